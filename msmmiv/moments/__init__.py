@@ -1,0 +1,1 @@
+"""Cells, sites and the door to data engines."""

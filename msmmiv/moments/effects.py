@@ -1,0 +1,328 @@
+"""SiteEffects: one row per site (and arm): itt, compliances, and the full joint sampling covariance."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from msmmiv.design import Label
+from msmmiv.errors import (
+    ColumnError,
+    DataError,
+    UnknownCovarianceWarning,
+    check_choice,
+    listing,
+)
+from msmmiv.linalg import Array, frozen
+from msmmiv.moments.cells import Moments
+from msmmiv.moments.site_covariance import SiteCovType, joint_covariance
+from msmmiv.moments.within import Within, within_sites
+
+__all__ = ["SiteEffects"]
+
+Slopes = Literal["common", "site"]
+
+
+@dataclass(frozen=True, eq=False)
+class SiteEffects:
+    """Effects of the treatment in each site on the outcome (itt) and on each mediator (compliance).
+
+    The rows of a site come from the same people, so their errors are correlated; ``cov`` keeps that, and
+    every between-site method needs it. Make it with `from_moments`, or from published figures with
+    `from_table`.
+
+    Attributes
+    ----------
+    sites : tuple
+        K site labels.
+    contrasts : tuple
+        D arm labels compared with the control (one empty label for a dose or a table).
+    mediators : tuple of str
+    estimates : (K, D, 1 + P) array
+        itt first, then compliances; NaN where a site lacks the arm, or the control.
+    cov : (K, D, 1 + P, D, 1 + P) array
+        Joint sampling covariance inside each site; NaN likewise.
+    precision : (K, D, D) array
+        Cross-products of the treatment contrasts: n p (1 - p) for two arms. The weights of 2SLS.
+    n : (K,) array
+        Rows per site (NaN in tables).
+    cov_type : str
+        How ``cov`` was computed, or "published".
+    zero_covariance_assumed : bool
+        True when Cov(itt, compliance) was not given and zero was put in its place.
+    outcome : str
+    """
+
+    sites: tuple[Label, ...]
+    contrasts: tuple[Label, ...]
+    mediators: tuple[str, ...]
+    outcome: str
+    estimates: Array
+    cov: Array
+    precision: Array
+    n: Array
+    cov_type: str
+    zero_covariance_assumed: bool = False
+
+    @classmethod
+    def from_moments(
+        cls,
+        moments: Moments,
+        *,
+        cov_type: SiteCovType | None = None,
+        slopes: Slopes = "common",
+    ) -> SiteEffects:
+        """Site effects from moments, exact, with their joint covariance.
+
+        For two arms and no covariates the estimates are differences of means and the default
+        covariance is ``S1/n1 + S0/n0`` with unbiased within-arm covariance matrices (HC2). With blocks
+        they are within-block regressions. Analytic and probability weights default to HC1 (HC2 needs
+        each row's weight), covariates and a dose to the classical form; `cov_type` says which was used.
+
+        Parameters
+        ----------
+        moments : Moments
+        cov_type : {"HC0", "HC1", "HC2", "HC3", "classical", "CR0", "CR2"}, optional
+            Per-site robust, classical (per-site residual covariance), or clustered forms.
+        slopes : {"common", "site"}
+            With covariates: one slope for all sites (as 2SLS has it) or a regression per site.
+
+        Raises
+        ------
+        MomentsInsufficient
+            When the covariance asked for is not a function of the moments.
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> e = mm.SiteEffects.from_moments(mm.data.star())
+        >>> e.compliance.mean().round(2).to_dict()
+        {'class_size': -7.25}
+        """
+        check_choice(slopes, Slopes, "slopes")
+        if cov_type is not None:
+            check_choice(cov_type, SiteCovType, "cov_type")
+        within = within_sites(moments)
+        moments = within.moments
+        size = 1 + len(moments.design.mediators)
+        adjusted, precision = _adjusted(within, slopes)
+        kind: SiteCovType = cov_type or _default_kind(moments)
+        cov = joint_covariance(within, adjusted, precision, kind, own_slopes=slopes == "site")
+        estimates = np.where(within.identified[:, :, None], adjusted[:, :, :size], np.nan)
+        both = within.identified[:, :, None] & within.identified[:, None, :]
+        cov = np.where(both[:, :, None, :, None], cov, np.nan)
+        return cls(
+            sites=moments.sites,
+            contrasts=moments.arms[1:] if moments.arms else ("",),
+            mediators=moments.design.mediators,
+            outcome=moments.design.outcome,
+            estimates=frozen(estimates),
+            cov=frozen(cov),
+            precision=frozen(precision),
+            n=frozen(np.bincount(moments.site, moments.n, moments.n_sites)),
+            cov_type=kind,
+        )
+
+    @classmethod
+    def from_table(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        site: str,
+        itt: str,
+        itt_se: str,
+        compliance: str | Sequence[str],
+        compliance_se: str | Sequence[str],
+        cov: str | Sequence[str] | None = None,
+        n: str | None = None,
+    ) -> SiteEffects:
+        """Site effects from a table of published estimates, one row per site.
+
+        Covariances between two compliances of one site are never published and are taken as zero; those
+        between itt and compliance come from ``cov`` or are taken as zero with a warning, and the result
+        carries the flag.
+
+        Parameters
+        ----------
+        frame : DataFrame
+        site, itt, itt_se : str
+            Columns with the site's name, its effect on the outcome and the standard error.
+        compliance, compliance_se, cov : str or sequence of str
+            Columns per mediator: effect, standard error, and Cov(itt, compliance).
+        n : str, optional
+            Column with the rows behind each site.
+
+        Raises
+        ------
+        ColumnError
+            A column that is absent or not numeric.
+        DataError
+            Missing values, repeated sites, standard errors that are not positive, or covariances larger
+            than the standard errors allow.
+
+        Examples
+        --------
+        >>> import pandas as pd, msmmiv as mm
+        >>> t = pd.DataFrame({"s": ["a", "b"], "b": [.2, .4], "sb": [.1, .1], "g": [1., 2.], "sg": [.1, .2],
+        ...                   "c": [.001, .002]})
+        >>> e = mm.SiteEffects.from_table(t, site="s", itt="b", itt_se="sb", compliance="g",
+        ...                               compliance_se="sg", cov="c")
+        >>> e.zero_covariance_assumed
+        False
+        """
+        names = [compliance] if isinstance(compliance, str) else list(compliance)
+        errors = [compliance_se] if isinstance(compliance_se, str) else list(compliance_se)
+        covs = [cov] if isinstance(cov, str) else list(cov or [])
+        if len(errors) != len(names) or (covs and len(covs) != len(names)):
+            raise DataError(
+                f"{len(names)} compliance columns need as many standard errors and covariances; "
+                f"got {len(errors)} and {len(covs)}."
+            )
+        numbers = _numbers(frame, [itt, itt_se, *names, *errors, *covs, *([n] if n else [])])
+        if site not in frame:
+            raise ColumnError.not_found(site, "site", [str(c) for c in frame])
+        if frame.empty:
+            raise DataError("The table has no rows.")
+        labels = tuple(frame[site].tolist())
+        _check_table(frame, site, labels, [itt_se, *errors])
+        p = len(names)
+        full = np.zeros((len(frame), 1, 1 + p, 1, 1 + p))
+        full[:, 0, 0, 0, 0] = numbers[itt_se] ** 2
+        for j, name in enumerate(errors, start=1):
+            full[:, 0, j, 0, j] = numbers[name] ** 2
+        for j, name in enumerate(covs, start=1):
+            full[:, 0, 0, 0, j] = full[:, 0, j, 0, 0] = numbers[name]
+        bad = np.linalg.eigvalsh(full[:, 0, :, 0, :])[:, 0] < 0
+        if bad.any():
+            raise DataError(
+                f"Cov(itt, compliance) is larger than the standard errors allow in "
+                f"{listing([s for s, b in zip(labels, bad, strict=True) if b])}: check whether the column holds "
+                "correlations instead of covariances."
+            )
+        if not covs:
+            warnings.warn(
+                "Cov(itt, compliance) was not given and is assumed to be zero. Both come from the same people, so it "
+                "rarely is; give cov=[...] if you can.",
+                UnknownCovarianceWarning,
+                stacklevel=2,
+            )
+        estimates = np.column_stack([numbers[c] for c in (itt, *names)])[:, None, :]
+        return cls(
+            sites=labels,
+            contrasts=("",),
+            mediators=tuple(names),
+            outcome=itt,
+            estimates=frozen(estimates),
+            cov=frozen(full),
+            precision=frozen(1.0 / full[:, 0, :1, 0, :1]),
+            n=frozen(numbers[n] if n else np.full(len(frame), np.nan)),
+            cov_type="published",
+            zero_covariance_assumed=not covs,
+        )
+
+    def _index(self) -> pd.Index[int]:
+        if len(self.contrasts) == 1:
+            return pd.Index(self.sites, name="site")
+        return pd.MultiIndex.from_product([self.sites, self.contrasts], names=["site", "arm"])
+
+    @property
+    def itt(self) -> pd.Series[float]:
+        """Effect on the outcome, by site (and arm)."""
+        return pd.Series(self.estimates[:, :, 0].ravel(), self._index(), name="itt")
+
+    @property
+    def compliance(self) -> pd.DataFrame:
+        """Effects on the mediators, by site (and arm); the compliance matrix."""
+        rows = self.estimates[:, :, 1:].reshape(-1, len(self.mediators))
+        return pd.DataFrame(rows, self._index(), columns=list(self.mediators))
+
+    @property
+    def weight(self) -> pd.Series[float]:
+        """Weight of each site (and arm) in 2SLS: cross-products of the contrasts, n p (1 - p) for two arms.
+
+        In a table of published estimates it is 1 / Var(itt), and the weighted regression is then the
+        inverse-variance one, not 2SLS.
+        """
+        return pd.Series(np.einsum("kdd->kd", self.precision).ravel(), self._index(), name="weight")
+
+    def to_frame(self) -> pd.DataFrame:
+        """The site table: n, weight, itt and compliances with standard errors, and Cov(itt, compliance).
+
+        Returns
+        -------
+        DataFrame
+            Columns ``site``, ``arm`` (more than two arms only), ``n``, ``weight``, ``itt``, ``itt_se``,
+            and for each mediator its name, ``<name>_se`` and ``cov_itt_<name>``.
+        """
+        k, d, _ = self.estimates.shape
+        block = np.einsum("kdadb->kdab", self.cov).reshape(k * d, *self.cov.shape[2::2])
+        out = {"n": np.repeat(self.n, d), "weight": self.weight.to_numpy(), "itt": self.itt.to_numpy()}
+        out["itt_se"] = np.sqrt(block[:, 0, 0])
+        for j, name in enumerate(self.mediators, start=1):
+            out[name] = self.compliance[name].to_numpy()
+            out[f"{name}_se"] = np.sqrt(block[:, j, j])
+            out[f"cov_itt_{name}"] = block[:, 0, j]
+        return pd.DataFrame(out, self._index()).reset_index()
+
+    def __repr__(self) -> str:
+        arms = f" x {len(self.contrasts)} arms" if len(self.contrasts) > 1 else ""
+        note = "; Cov(itt, compliance) assumed zero" if self.zero_covariance_assumed else ""
+        return f"SiteEffects({len(self.sites)} sites{arms}, {len(self.mediators)} mediators, {self.cov_type}{note})"
+
+
+def _adjusted(within: Within, slopes: Slopes) -> tuple[Array, Array]:
+    """(K, D, p) slopes of the variables and (K, D, D) precision, covariates partialled out."""
+    q = len(within.moments.design.covariates)
+    if not q:
+        return within.slopes, within.omega
+    p = within.n_variables
+    if slopes == "common":
+        inside = (within.total - within.between).sum(axis=0)
+        coef = np.linalg.lstsq(inside[p - q :, p - q :], inside[p - q :], rcond=None)[0]
+        return within.slopes - within.slopes[:, :, p - q :] @ coef, within.omega
+    xx = np.linalg.pinv(within.total[:, p - q :, p - q :], hermitian=True)
+    xd = within.gram[:, p - q : p, p:]
+    precision = within.omega - np.einsum("kxd,kxz,kze->kde", xd, xx, xd)
+    cross = within.cross - np.einsum("kxd,kxz,kzp->kdp", xd, xx, within.total[:, p - q :, :])
+    return np.linalg.pinv(precision, hermitian=True) @ cross, precision
+
+
+def _default_kind(moments: Moments) -> SiteCovType:
+    if moments.design.covariates or moments.design.treatment_kind == "continuous":
+        return "classical"
+    return "HC1" if moments.design.weight_kind in ("analytic", "probability") else "HC2"
+
+
+def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Array]:
+    out = {}
+    for name in names:
+        if name not in frame:
+            raise ColumnError.not_found(name, "published estimate", [str(c) for c in frame])
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            raise ColumnError.not_numeric(name, "published estimate", "text", list(frame[name].astype(str)))
+        values = frame[name].to_numpy(dtype=float)
+        if not np.isfinite(values).all():
+            raise DataError(f"Column {name!r} has missing or infinite values; leave those sites out first.")
+        out[name] = values
+    return out
+
+
+def _check_table(frame: pd.DataFrame, site: str, labels: Sequence[object], errors: Sequence[str]) -> None:
+    if frame[site].isna().any():
+        raise DataError(f"Column {site!r} (site) has missing values.")
+    twice = (
+        [s for s in dict.fromkeys(labels) if list(labels).count(s) > 1]
+        if len(set(labels)) < len(labels)
+        else []
+    )
+    if twice:
+        raise DataError(f"Each site needs one row; {listing(twice, quote=True)} occur more than once.")
+    for name in errors:
+        low = [s for s, v in zip(labels, frame[name], strict=True) if v <= 0]
+        if low:
+            raise DataError(f"Standard errors in {name!r} must be positive; they are not in {listing(low)}.")

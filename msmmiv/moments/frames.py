@@ -1,0 +1,371 @@
+"""The only door to data engines: a frame or a file goes in, checked complete rows come out.
+
+Everything is written against narwhals, so an engine is switched on by adding it to `ENGINES` once the
+tests pass on it.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pandas as pd
+
+from msmmiv.design import Design
+from msmmiv.errors import (
+    ColumnError,
+    DataError,
+    DesignError,
+    MissingDataError,
+    MomentsFileError,
+    WeightsError,
+    listing,
+)
+from msmmiv.linalg import Array
+from msmmiv.moments.labels import plain
+from msmmiv.moments.sums import Frame, Rows, to_pandas
+
+__all__ = ["open_rows", "read_parquet", "write_parquet"]
+
+#: Engines whose frames are accepted; files are read by DuckDB.
+ENGINES = (nw.Implementation.PANDAS, nw.Implementation.DUCKDB)
+FILES = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
+KEYS = ("site", "block", "arm", "cluster")
+#: All rows decide a column's type, and what pandas and R write for missing is read as missing.
+READ_CSV = ", header=true, sample_size=-1, nullstr=['', 'NA', 'N/A', 'NaN', 'nan', 'NULL', 'null', '.']"
+
+
+def open_rows(
+    data: Any, design: Design, *, missing: str, tick: Callable[[str], None] = lambda _: None
+) -> Rows:
+    """Open a data source, check every role, count what is missing, and keep the complete rows.
+
+    Raises
+    ------
+    DataError
+        File not found, empty data, an engine that is not supported.
+    ColumnError
+        A column that is absent, or text where numbers are needed.
+    MissingDataError
+        Rows without site or arm (unless ``missing="drop"``), or no complete row at all.
+    WeightsError
+        Weights that are zero or negative, or fractional frequencies.
+    """
+    if not isinstance(design, Design):
+        raise DesignError(
+            f"The design must be a Design, not {type(design).__name__}: mm.Design(outcome=...) or "
+            "mm.Design.from_formula('outcome ~ covariates | site | mediators ~ treatment')."
+        )
+    native, attach = _native(data, design)
+    frame, keys = _renamed(_wrapped(native, data), design)
+    tick("counts and means")
+    values = [f"v{j}" for j in range(len(design.variables))]
+    named: dict[str, str] = dict(zip(values, design.variables, strict=True))
+    named |= {"w": design.weights} if design.weights else {}
+    named |= {k: getattr(design, "treatment" if k == "arm" else k) for k in keys}
+    frame = _flagged(frame, design, named)
+    # Infinities of both signs add up to NaN, which is noticed in _centre.
+    with _reading(data), np.errstate(invalid="ignore"):
+        counts = to_pandas(frame.select(*_counts(design, values, named))).iloc[0]
+    rows_in, complete = int(counts["rows"] or 0), int(counts["complete"] or 0)
+    if design.weights:
+        _check_weights(design, frame)
+    if rows_in == 0:
+        raise DataError("The data has no rows.")
+    lost = {column: int(counts[f"m_{k}"]) for k, column in named.items() if counts[f"m_{k}"]}
+    table = _missing_table(frame, keys, named) if complete < rows_in else pd.DataFrame()
+    _check_missing(design, lost, rows_in, complete, missing)
+    if complete < rows_in:
+        frame = frame.filter(nw.col("complete"))
+    return Rows(
+        design=design, frame=frame.select(*(c for c in named)), keys=keys, rows_in=rows_in,
+        missing=tuple(lost.items()), incomplete=rows_in - complete, missing_cells=table,
+        centre=_centre(frame, values, counts), attach=attach, tick=tick,
+    )  # fmt: skip
+
+
+def _wrapped(native: Any, data: Any) -> Frame:
+    try:
+        raw: Frame = nw.from_native(native)
+    except TypeError as error:
+        raise DataError(
+            f"Data of type {type(data).__name__} is not supported. Give a pandas frame, the path of a "
+            "CSV or Parquet file (globs allowed), or Moments."
+        ) from error
+    if raw.implementation not in ENGINES:
+        raise DataError(
+            f"Frames of {raw.implementation.name.lower()} are not switched on in this version. "
+            "Convert with .to_pandas(), or write Parquet and give its path."
+        )
+    return raw
+
+
+def _flagged(frame: Frame, design: Design, named: Mapping[str, str]) -> Frame:
+    """Add a flag per column that is missing, and one for complete rows."""
+    frame = frame.with_columns(**{f"m_{k}": _is_missing(frame, k) for k in named})
+    frame = frame.with_columns(complete=~nw.any_horizontal(*(f"m_{k}" for k in named), ignore_nulls=False))
+    if design.weight_kind != "frequency":
+        return frame
+    # Frequency weights stand for copies, and copies are what is counted.
+    return frame.with_columns(copies=nw.when(nw.col("m_w")).then(1.0).otherwise(nw.col("w")))
+
+
+def _counts(design: Design, values: Sequence[str], named: Mapping[str, str]) -> list[nw.Expr]:
+    """Rows, complete rows, missing values by column; and plain sums, from which a centre is made."""
+    frequency = design.weight_kind == "frequency"
+    rows = nw.col("copies").sum() if frequency else nw.len()
+    flags = [_counted(f"m_{k}", frequency=frequency).alias(f"m_{k}") for k in named]
+    return [rows.alias("rows"), _counted("complete", frequency=frequency).alias("complete"), *flags,
+            nw.len().alias("lines"), *(nw.col(c).sum() for c in values),
+            *(nw.col(f"m_{c}").cast(nw.Int64).sum().alias(f"lines_{c}") for c in values)]  # fmt: skip
+
+
+def _centre(frame: Frame, values: Sequence[str], counts: Any) -> Array:
+    """A value near each column's mean; any will do, but it must be finite.
+
+    Engines skip nulls in sums, some of them also NaN; where a NaN or infinity got into a sum, the means of the
+    complete rows are taken in a pass of their own.
+    """
+    total = np.array([counts[c] for c in values], dtype=float)
+    present = np.array([counts["lines"] - counts[f"lines_{c}"] for c in values], dtype=float)
+    if np.isfinite(total).all() and present.all():
+        centre: Array = total / present
+        return centre
+    got = to_pandas(frame.select(*(nw.col(c).mean() for c in values)))
+    return np.array(got.iloc[0], dtype=float)
+
+
+def _native(data: Any, design: Design) -> tuple[Any, Callable[[pd.DataFrame], Frame]]:
+    """A native frame, and a way to bring a small table beside it (for joins)."""
+    if isinstance(data, pd.DataFrame):
+        return _plain_frame(data, design), nw.from_native
+    if not isinstance(data, str | Path):
+        return data, lambda small: _beside_relation(data, small)
+    import duckdb
+
+    path = Path(data)
+    reader = FILES.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path.name!r} does not end in one of {listing(FILES, quote=True)}. Convert the file, or read it "
+            "into a pandas frame and give that."
+        )
+    pattern = str(path)
+    if path.is_file():
+        pattern = glob.escape(pattern)
+        if path.stat().st_size == 0:
+            raise DataError(f"File {str(path)!r} is empty.")
+    elif not any(mark in pattern for mark in "*?["):
+        near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}")) if path.parent.is_dir() else []
+        found = f" The folder has {listing(near, quote=True, most=5)}." if near else ""
+        raise DataError(f"File {str(path)!r} was not found.{found}")
+    connection = duckdb.connect()
+    options = READ_CSV if reader == "read_csv" else ""
+    with _reading(data):
+        relation = connection.sql(f"SELECT * FROM {reader}(?, union_by_name=true{options})", params=[pattern])  # noqa: S608 - reader is from FILES
+    return relation, lambda table: nw.from_native(connection.from_df(table))
+
+
+def _beside_relation(relation: Any, small: pd.DataFrame) -> Frame:  # noqa: ARG001 - read by the query
+    """Bring a table into the connection of a DuckDB relation: its queries see local names."""
+    return nw.from_native(relation.query("unused", "SELECT * FROM small"))
+
+
+@contextmanager
+def _reading(data: Any) -> Iterator[None]:
+    """Files are read when they are counted: say which file a complaint of the reader is about."""
+    if not isinstance(data, str | Path):
+        yield
+        return
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        # The reader also quotes the line: a person's row does not belong in a message.
+        lines = str(error).splitlines()
+        why = [lines[0], *(v for v in lines[1:] if v.startswith(("Invalid unicode", "Expected Number")))]
+        raise DataError(f"Could not read {str(data)!r}: {' - '.join(why)}") from error
+
+
+def _plain_frame(data: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """One column per name, and plain labels where pandas holds objects, categories or dates."""
+    if data.columns.nlevels > 1:
+        raise ColumnError(
+            "The columns of the data have several levels. Give each one name, for example with "
+            "df.columns = ['_'.join(c) for c in df.columns]."
+        )
+    used = [column for _, column in design.roles() if column in data]
+    twice = [c for c in used if (data.columns == c).sum() > 1]
+    if twice:
+        raise ColumnError(
+            f"{listing(twice, quote=True)} is the name of more than one column of the data. Rename or drop the copies."
+        )
+    if not data.columns.is_unique:
+        data = data.loc[:, ~data.columns.duplicated()]
+    keys = {design.site, design.block, design.cluster}
+    keys |= {design.treatment} if design.treatment_kind == "arms" else set()
+    changed: dict[str, Any] = {}
+    for column in used:
+        kind = data[column].dtype
+        if isinstance(kind, pd.SparseDtype):
+            changed[column] = np.asarray(data[column])
+        elif column in keys and not (pd.api.types.is_numeric_dtype(kind) or isinstance(kind, pd.StringDtype)):
+            changed[column] = _plain_labels(data[column])
+    return data.assign(**changed) if changed else data
+
+
+def _plain_labels(column: pd.Series[Any]) -> Any:
+    try:
+        codes, uniques = pd.factorize(column)
+    except TypeError as error:
+        raise ColumnError(
+            f"Column {column.name!r} holds values that cannot be labels (such as {column.iloc[0]!r}). "
+            "Give one number or text per row."
+        ) from error
+    labels = [plain(u) for u in uniques]
+    if len({isinstance(v, str) for v in labels}) > 1:
+        labels = [str(v) for v in labels]
+    return pd.array(labels).take(codes, allow_fill=True)
+
+
+def _renamed(raw: Frame, design: Design) -> tuple[Frame, tuple[str, ...]]:
+    """Check the columns against the roles and give them canonical names."""
+    schema = raw.collect_schema()
+    names = [str(c) for c in schema]
+    for role, column in design.roles():
+        if column not in schema:
+            raise ColumnError.not_found(column, role, names)
+    numeric = dict.fromkeys(design.mediators, "mediator") | dict.fromkeys(design.covariates, "covariate")
+    numeric[design.outcome] = "outcome"
+    if design.weights:
+        numeric[design.weights] = "weights"
+    if design.treatment_kind == "continuous":
+        numeric[design.treatment] = "continuous treatment"
+    for column, role in numeric.items():
+        if not (schema[column].is_numeric() or schema[column] == nw.Boolean):
+            raise _not_numeric(raw, column, role)
+    chosen = {f"v{j}": nw.col(c).cast(nw.Float64) for j, c in enumerate(design.variables)}
+    if design.weights:
+        chosen["w"] = nw.col(design.weights).cast(nw.Float64)
+    sources = {"site": design.site, "block": design.block, "cluster": design.cluster,
+               "arm": design.treatment if design.treatment_kind == "arms" else None}  # fmt: skip
+    keys = tuple(k for k in KEYS if sources[k])
+    for k in keys:
+        key = nw.col(str(sources[k]))
+        coded = schema[str(sources[k])] in (nw.Categorical, nw.Enum)
+        chosen[k] = key.cast(nw.String) if coded else key
+    return raw.select(*(e.alias(n) for n, e in chosen.items())), keys
+
+
+def _not_numeric(raw: Frame, column: str, role: str) -> DataError:
+    kind = raw.collect_schema()[column]
+    sample = to_pandas(raw.select(nw.col(column)).drop_nulls().head(200))[column].dropna().astype(str)
+    if sample.empty and not to_pandas(raw.select(nw.len())).iloc[0, 0]:
+        return DataError("The data has no rows.")
+    if sample.empty:
+        return MissingDataError(f"Column {column!r} ({role}) has no values. Leave it out, or fill it in.")
+    text = [v for v in dict.fromkeys(sample) if not _parses(v)]
+    name = "text" if kind in (nw.String, nw.Object, nw.Categorical) else str(kind)
+    if not text:
+        name = f"numbers stored as {'text' if kind == nw.String else 'objects'}"
+    return ColumnError.not_numeric(column, role, name, (text or list(sample))[:3])
+
+
+def _parses(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_missing(frame: Frame, name: str) -> nw.Expr:
+    """Null, NaN and infinity alike: `is_null` alone keeps NaN on several engines."""
+    kind = frame.collect_schema()[name]
+    null = nw.col(name).is_null()
+    return null | ~nw.col(name).is_finite() if kind.is_float() else null
+
+
+def _counted(flag: str, *, frequency: bool) -> nw.Expr:
+    count = nw.col(flag).cast(nw.Int64)
+    return (count * nw.col("copies")).sum() if frequency else count.sum()
+
+
+def _missing_table(frame: Frame, keys: Sequence[str], named: Mapping[str, str]) -> pd.DataFrame:
+    by = [k for k in ("site", "arm") if k in keys]
+    bad = frame.filter(~nw.col("complete"))
+    copies = nw.col("copies") if "copies" in bad.collect_schema() else nw.lit(1)
+    bad = bad.with_columns(**{f"m_{k}": nw.col(f"m_{k}").cast(nw.Int64) * copies for k in named})
+    sums = [nw.col(f"m_{k}").sum() for k in named]
+    wide = to_pandas(bad.group_by(*by).agg(*sums))
+    if "arm" not in by:
+        wide["arm"] = None
+    long = wide.melt(["site", "arm"], [f"m_{k}" for k in named], "column", "rows")
+    long["column"] = long["column"].map({f"m_{k}": c for k, c in named.items()})
+    return long[long["rows"] > 0].reset_index(drop=True)
+
+
+def _check_missing(
+    design: Design, lost: Mapping[str, int], rows_in: int, complete: int, missing: str
+) -> None:
+    structural = {c: lost[c] for c in (design.site, design.treatment) if c in lost}
+    if structural and missing == "error":
+        which = " and ".join(f"{r:,} rows have no {c!r}" for c, r in structural.items())
+        raise MissingDataError(
+            f"{which}: rows that belong to no site or arm cannot be placed. Fill them in, or pass "
+            'missing="drop" to leave those rows out.'
+        )
+    if complete == 0:
+        which = ", ".join(f"{c!r}: {r:,}" for c, r in lost.items())
+        raise MissingDataError(
+            f"No row is complete: all {rows_in:,} rows miss at least one declared column ({which}). "
+            "Leave out the column that is mostly missing."
+        )
+
+
+def _check_weights(design: Design, frame: Frame) -> None:
+    used = frame.filter(~nw.col("m_w")).with_columns(part=(nw.col("w") - nw.col("w").round()).abs())
+    got = to_pandas(used.select(nw.col("w").min().alias("least"), nw.col("part").max())).iloc[0]
+    if got["least"] <= 0:
+        raise WeightsError(
+            f"Weights {design.weights!r} must be positive; the smallest is {got['least']:g}. "
+            "Remove the rows that should not count."
+        )
+    if design.weight_kind == "frequency" and got["part"] > 0:
+        raise WeightsError(
+            f"Frequency weights count copies and must be whole numbers; {design.weights!r} has fractions. "
+            "Use weight_kind='analytic' or 'probability'."
+        )
+
+
+def write_parquet(table: pd.DataFrame, path: Path, header: str) -> None:
+    """Write a small table to Parquet with a header in the file's key-value metadata."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.register("small", table)
+        quoted = header.replace("'", "''")
+        target = str(path).replace("'", "''")
+        connection.execute(f"COPY small TO '{target}' (FORMAT parquet, KV_METADATA {{msmmiv: '{quoted}'}})")
+
+
+def read_parquet(path: Path) -> tuple[str, pd.DataFrame]:
+    """Header (empty if there is none) and table of a Parquet file."""
+    import duckdb
+
+    pattern = glob.escape(str(path))
+    try:
+        with duckdb.connect() as connection:
+            found = connection.execute(
+                "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = 'msmmiv'", [pattern]
+            ).fetchone()
+            table = connection.execute("SELECT * FROM read_parquet(?)", [pattern]).df()
+    except duckdb.Error as error:
+        raise MomentsFileError(f"Could not read {str(path)!r}: {str(error).splitlines()[0]}") from error
+    return (str(found[0]) if found else ""), table

@@ -1,0 +1,96 @@
+"""Labels of sites, arms, blocks and clusters: plain values, a natural order, the control arm."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from msmmiv.design import Design, Label
+from msmmiv.errors import LabelWarning, TreatmentError, listing
+
+__all__ = ["check_spelling", "find_arms", "natural_order", "plain"]
+
+#: More arms than this and the column is more likely a dose, a date or an id.
+MOST_ARMS = 50
+
+
+def plain(value: Any) -> Any:
+    """A Python value: numpy scalars unwrapped, whole floats as integers, dates as text.
+
+    Examples
+    --------
+    >>> plain(np.float64(3.0)), plain(np.int64(2)), plain("a")
+    (3, 2, 'a')
+    """
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2.0**63:
+        return int(value)
+    if isinstance(value, int) and abs(value) >= 2**63:  # more than files and engines hold as a number
+        return str(value)
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def natural_order(labels: Sequence[Any]) -> list[int]:
+    """Positions that sort the labels: numbers by value, then text.
+
+    Examples
+    --------
+    >>> [["10", 2, 1][i] for i in natural_order(["10", 2, 1])]
+    [1, 2, '10']
+    """
+    return sorted(
+        range(len(labels)),
+        key=lambda i: (isinstance(labels[i], str), labels[i] if not isinstance(labels[i], str) else 0,
+                       str(labels[i])),
+    )  # fmt: skip
+
+
+def find_arms(design: Design, arms: Sequence[Label]) -> list[int]:
+    """Positions of the arms with the control first.
+
+    Raises
+    ------
+    TreatmentError
+        When the control is unknown, not present, or the column does not look like arms.
+    """
+    name = design.treatment
+    if len(arms) > MOST_ARMS:
+        raise TreatmentError(
+            f"{name!r} holds {len(arms)} different values (such as {listing(arms, most=4)}): too many for arms. "
+            "If it is a dose, say treatment_kind='continuous'."
+        )
+    control: Any = design.control
+    if control is None:
+        if 0 not in arms and len(arms) > 1:
+            raise TreatmentError(
+                f"The arms in {name!r} are {listing(arms, quote=True)}; say which is the reference: control=..."
+            )
+        control = 0
+    elif control not in arms and len(arms) > 1:
+        raise TreatmentError(
+            f"control={control!r} is not an arm of {name!r}; the arms are {listing(arms, quote=True)}."
+        )
+    return sorted(range(len(arms)), key=lambda i: (arms[i] != control, i))
+
+
+def check_spelling(labels: Iterable[Any], column: str, role: str) -> None:
+    """Warn where labels differ only by case or spaces."""
+    seen: dict[str, list[str]] = {}
+    for label in labels:
+        if isinstance(label, str):
+            seen.setdefault(" ".join(label.split()).casefold(), []).append(label)
+    twins = [" = ".join(repr(x) for x in sorted(v)) for v in seen.values() if len(v) > 1]
+    if twins:
+        warnings.warn(
+            f"Labels in {column!r} ({role}) differ only by case or spaces and were kept apart: "
+            f"{listing(twins, most=5)}. Clean them if they are the same {role}.",
+            LabelWarning,
+            stacklevel=4,
+        )
