@@ -1,0 +1,1 @@
+"""Diagnostics of identification; each returns a frozen report that prints itself."""
