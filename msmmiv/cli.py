@@ -1,0 +1,218 @@
+"""The command line: a thin skin over `Study`, `Study.analysis` and `write_outputs`."""
+
+from __future__ import annotations
+
+import glob
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+import msmmiv as mm
+from msmmiv.design import Estimand, TreatmentKind, WeightKind
+from msmmiv.errors import MsmmivError, MsmmivWarning, TreatmentError, listing
+from msmmiv.inference.covariance import CovType
+from msmmiv.moments.cells import Missing
+from msmmiv.show.analysis import Analysis
+from msmmiv.show.outputs import check_folder, write_outputs
+from msmmiv.show.summary import summary_text, wrap
+from msmmiv.show.words import number, one_line
+
+__all__ = ["main"]
+
+_HEADER = b'# {"format": "msmmiv-moments'
+_FOOTER = b'"format": "msmmiv-moments'
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    """Refusals and warnings as sentences on stderr; anything else is a bug and keeps its traceback."""
+    said: set[str] = set()
+
+    def say(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        text = one_line(message)
+        if not issubclass(category, MsmmivWarning):
+            default(message, category, *rest, **named)
+        elif text not in said:  # every fit of one analysis would say it again
+            said.add(text)
+            click.echo(f"Warning: {text}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MsmmivWarning)
+        default, warnings.showwarning = warnings.showwarning, say
+        try:
+            yield
+        except MsmmivError as error:
+            click.echo(f"Error: {one_line(error)}", err=True)
+            raise SystemExit(2) from error
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "terminal_width": 100}
+)
+@click.version_option(mm.__version__, package_name="msmmiv", prog_name="msmmiv")
+def main() -> None:
+    """Effects of several mediators from a multisite trial, with site-by-treatment instruments."""
+
+
+@main.command()
+@click.option(
+    "--out", default="msmmiv-demo", show_default=True, help="Folder for report, tables and figures."
+)
+def demo(out: str) -> None:
+    """Analyse the packaged trial (Tennessee's class sizes) and write a report."""
+    with _plain_words():
+        check_folder(out)
+        analysis = mm.Study(mm.data.star()).analysis(
+            title="Class size and mathematics: Project STAR, kindergarten"
+        )
+        files = write_outputs(analysis, out)
+        click.echo(summary_text(analysis))
+        click.echo(wrap(_lesson(analysis, mm.Study(mm.data.star("math_two_mediators")).analysis())))
+        _say_where(files)
+
+
+@main.command()
+@click.argument("file")
+@click.option("-y", "--outcome", metavar="COLUMN", help="Outcome.")
+@click.option("-t", "--treatment", metavar="COLUMN", help="Treatment, randomised inside sites.")
+@click.option(
+    "-m", "--mediator", "mediators", metavar="COLUMN", multiple=True, help="Mediator; repeat for several."
+)
+@click.option("-s", "--site", metavar="COLUMN", help="Site.")
+@click.option("-x", "--covariate", "covariates", metavar="COLUMN", multiple=True,
+              help="Covariate fixed before treatment; repeat for several.")  # fmt: skip
+@click.option("--cluster", metavar="COLUMN", help="Group inside sites for clustered standard errors.")
+@click.option("--block", metavar="COLUMN", help="Randomisation block inside sites.")
+@click.option("--weights", metavar="COLUMN", help="Weights; needs --weight-kind.")
+@click.option("--weight-kind", type=click.Choice(get_args(WeightKind)), help="What the weights mean.")
+@click.option("--control", metavar="LABEL", help="Reference arm; tried as a number first, then as text.")
+@click.option(
+    "--treatment-kind", type=click.Choice(get_args(TreatmentKind)), help="Arms (default) or a dose."
+)
+@click.option("--estimand", type=click.Choice(get_args(Estimand)),
+              help="Average effects (default) or effects among compliers.")  # fmt: skip
+@click.option("--missing", type=click.Choice(get_args(Missing)),
+              help="Rows without site or arm: an error (default), or left out.")  # fmt: skip
+@click.option("--cov", "cov_type", type=click.Choice(get_args(CovType)),
+              help="Covariance of the headline; default: cluster if there is one, else HC1.")  # fmt: skip
+@click.option("--direct-effect", is_flag=True, help="Leave a direct effect of treatment free.")
+@click.option(
+    "--out", metavar="DIR", help="Folder for report, tables and figures; without it nothing is written."
+)
+@click.option("--title", help="Title of the report.")
+@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
+def analyze(
+    file: str, cov_type: CovType | None, direct_effect: bool, out: str | None, title: str | None, quiet: bool,
+    missing: Missing | None, **roles: Any,
+) -> None:  # fmt: skip
+    r"""Analyse FILE: a CSV or Parquet file of persons, a glob of several, or moments files.
+
+    Moments files (written by Moments.save) carry their roles, so -y, -t, -m, -s and the other roles are
+    left out; several are merged.
+
+    \b
+    msmmiv analyze trial.csv -y score -t treated -m hours -m dosage -s school --out results
+    """
+    with _plain_words():
+        if out:
+            check_folder(out)
+        study = _study(file, {k: v for k, v in roles.items() if v not in (None, ())}, missing)
+        analysis = study.analysis(title=title, cov_type=cov_type, direct_effect=direct_effect)
+        files = write_outputs(analysis, out) if out else {}
+        if not quiet:
+            click.echo(summary_text(analysis), nl=False)
+            _say_where(files)
+
+
+def _study(file: str, roles: dict[str, Any], missing: Missing | None) -> mm.Study:
+    paths = sorted(glob.glob(file)) if glob.has_magic(file) else [file]  # noqa: PTH207 - absolute patterns too
+    kinds = {_is_moments(Path(p)) for p in paths}
+    if kinds == {True}:
+        if extra := [*roles, *["missing"] * (missing is not None)]:
+            raise click.UsageError(
+                f"{file!r} holds moments, which carry their own roles; leave out the options for {listing(extra)}."
+            )
+        return mm.Study(mm.Moments.load(*paths))
+    if kinds == {True, False}:
+        raise click.UsageError(f"{file!r} matches moments files and other files; analyse them apart.")
+    needed = {"outcome": "-y", "treatment": "-t", "mediators": "-m", "site": "-s"}
+    absent = [f"{option} ({name.removesuffix('s')})" for name, option in needed.items() if name not in roles]
+    if absent:
+        raise click.UsageError(f"Say which column is which: {', '.join(absent)} missing.")
+    labels = _labels(roles.pop("control", None))
+
+    def read(control: Any) -> mm.Study:
+        return mm.Study(file, mm.Design(**roles, control=control), missing=missing or "error")
+
+    try:
+        return read(labels[0])
+    except TreatmentError:
+        for other in labels[1:]:
+            with suppress(TreatmentError):
+                return read(other)
+        raise
+
+
+def _labels(text: str | None) -> list[Any]:
+    """What the reference arm may be called in the file, likelier first: the shell gives text only.
+
+    >>> _labels("2"), _labels("no"), _labels("placebo"), _labels(None)
+    ([2, '2'], ['no', False], ['placebo'], [None])
+    """
+    if text is None:
+        return [None]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return [kind(text), text]
+    word = {"no": False, "false": False, "yes": True, "true": True}.get(text.casefold())
+    return [text] if word is None else [text, word]
+
+
+def _is_moments(path: Path) -> bool:
+    """Whether a file is one that `Moments.save` wrote, without reading it all."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".csv":
+            return file.read(len(_HEADER)) == _HEADER
+        size = path.stat().st_size
+        if path.suffix.lower() != ".parquet" or size < 12:
+            return False
+        # A Parquet file ends with its metadata, their length, and a mark.
+        file.seek(size - 8)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, size - 8 - length))
+        return _FOOTER in file.read(length)
+
+
+def _lesson(one: Analysis, two: Analysis) -> str:
+    """What the demonstration shows, from its own numbers."""
+    first, second = one.headline.tidy().iloc[0], two.headline.tidy().iloc[1]
+    wider = one.fits[2].std_errors["class_size"] / one.headline.std_errors["class_size"]
+    smaller = -float(one.effects.compliance["class_size"].mean())
+    noise = ", no more than noise alone gives" if _f(two) <= 1 else ""
+    return (
+        f"What this shows: small classes had {smaller:.1f} pupils fewer on average, and if class size is the "
+        f"only path, one pupil more goes with {number(-first['estimate'])} points of mathematics less (95% interval "
+        f"{number(-first['conf_high'])} to {number(-first['conf_low'])}). Leaving a direct effect free makes that "
+        f"standard error {number(float(wider), 2)} times as large. Adding the teacher's experience as a second "
+        f'mediator (mm.data.star("math_two_mediators")) is weaker still: its coefficient is '
+        f"{number(second['estimate'])} ({number(second['conf_low'])} to {number(second['conf_high'])}), and with "
+        f"classes as rows the first-stage F in the weakest direction falls from {number(_f(one), 3)} to "
+        f"{number(_f(two), 2)}{noise}."
+    )
+
+
+def _f(analysis: Analysis) -> float:
+    value = analysis.rank.cluster_level
+    return value if isinstance(value, float) else float("nan")
+
+
+def _say_where(files: dict[str, Path]) -> None:
+    if files:
+        folder = files["report"].parent
+        click.echo(f"\nReport: {files['report']}\nTables and figures: {folder}")

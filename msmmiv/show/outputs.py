@@ -1,0 +1,148 @@
+"""The files an analysis leaves behind: tables, figures, a report, and everything again as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from msmmiv.errors import MsmmivError, OutputError
+from msmmiv.inference.tests import TestStatistic
+from msmmiv.show.analysis import Analysis
+from msmmiv.show.plots import gallery
+from msmmiv.show.provenance import moments_digest, table_text, versions
+from msmmiv.show.report import render_report
+from msmmiv.show.summary import summary_text
+
+__all__ = ["check_folder", "write_outputs"]
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder as a path, after checking that it is one or can become one.
+
+    Raises
+    ------
+    OutputError
+        A file stands where the folder should be.
+    """
+    path = Path(folder)
+    standing = next((p for p in (path, *path.parents) if p.exists()), None)
+    if standing is not None and not standing.is_dir():
+        raise OutputError(
+            f"{str(path)!r} cannot be a folder: {str(standing)!r} is a file. Choose another folder."
+        )
+    return path
+
+
+def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
+    """Write the analysis into a folder, which is made if it is not there.
+
+    The same moments give the same files, byte by byte. (Large files of persons are summed by several
+    threads, so the last digits of moments made from them can differ from run to run.)
+
+    Parameters
+    ----------
+    analysis : Analysis
+    folder : path
+
+    Returns
+    -------
+    dict of str to Path
+        ``report``, ``summary``, ``estimates``, ``site_effects``, ``moments``, ``results``, and
+        ``figures/<name>`` for every figure (its PNG; an SVG of the same name lies beside it).
+
+    Raises
+    ------
+    OutputError
+        When the folder cannot be made.
+
+    Examples
+    --------
+    >>> import msmmiv as mm, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_outputs(mm.Study(mm.data.star()).analysis(), folder)
+    >>> sorted(files)[:4]
+    ['estimates', 'figures/estimates', 'figures/forest', 'figures/site_scatter']
+    """
+    path = check_folder(folder)
+    try:
+        (path / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {str(path)!r} could not be made: {error.strerror}.") from error
+    files = {
+        "report": path / "report.html", "summary": path / "summary.txt", "estimates": path / "estimates.csv",
+        "site_effects": path / "site_effects.csv", "results": path / "results.json",
+    }  # fmt: skip
+    pictures = gallery(analysis)
+    _write(files["report"], render_report(analysis, pictures=pictures))
+    _write(files["summary"], summary_text(analysis))
+    _write(files["estimates"], table_text(_estimates(analysis)))
+    _write(files["site_effects"], table_text(analysis.effects.to_frame()))
+    _write(files["results"], json.dumps(_plain(_results(analysis)), allow_nan=False, indent=1) + "\n")
+    files["moments"] = analysis.moments.save(path / "moments.csv")
+    for picture in pictures:
+        files[f"figures/{picture.name}"] = picture.save(path / "figures")[0]
+    return files
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _estimates(analysis: Analysis) -> pd.DataFrame:
+    return pd.concat(
+        [f.tidy().assign(direct_effect=f.direct_effect, small_sample=f.small_sample) for f in analysis.fits],
+        ignore_index=True,
+    )
+
+
+def _results(analysis: Analysis) -> dict[str, Any]:
+    rank = analysis.rank
+    return {
+        "title": analysis.title,
+        "source": analysis.source,
+        "design": analysis.moments.design.to_dict(),
+        "design_digest": analysis.moments.design.digest,
+        "moments_sha256": moments_digest(analysis.moments),
+        "flow": analysis.moments.flow.to_dict(),
+        "headline": 0,
+        "fits": [f.to_dict() for f in analysis.fits],
+        "skipped": list(analysis.skipped),
+        "rank": {
+            "n_sites": rank.n_sites,
+            "n_instruments": rank.n_instruments,
+            "n_mediators": rank.n_mediators,
+            "direct_effect": rank.direct_effect,
+            "directions": rank.to_frame().to_dict("records"),
+            "cragg_donald": _maybe(rank.cragg_donald),
+            "cluster_level": _maybe(rank.cluster_level),
+            "sentence": rank.sentence,
+        },
+        "versions": versions(),
+    }
+
+
+def _maybe(value: Any) -> Any:
+    """A number, or the reason why there is none."""
+    if isinstance(value, int | float):
+        return value
+    return value.stat if isinstance(value, TestStatistic) else {"not_applicable": value.reason}
+
+
+def _plain(value: Any) -> Any:
+    """Values that strict JSON has: no NaN, no infinity, no numpy."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise MsmmivError(f"{type(value).__name__} has no place in results.json.")

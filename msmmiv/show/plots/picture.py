@@ -1,0 +1,146 @@
+"""Picture: a figure with the numbers behind it, its caption and its description; and the one look of all figures."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from msmmiv.show.words import short
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["INK", "Picture", "drawing", "label"]
+
+#: Okabe and Ito's colours: told apart by people with any common colour blindness, and in grey.
+INK: Final = {
+    "point": "#0072B2", "line": "#D55E00", "bar": "#8A8F98", "axis": "#33373D", "zero": "#9AA0A8",
+    "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "purple": "#CC79A7", "black": "#000000",
+}  # fmt: skip
+
+_LOOK: Final[dict[str, Any]] = {
+    "axes.edgecolor": INK["axis"],
+    "axes.labelcolor": INK["axis"],
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.7,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.facecolor": "white",
+    "font.family": "sans-serif",
+    # The first is inside matplotlib and gives the measures; the others are for browsers without it.
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica", "Arial"],
+    "font.size": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    # Text stays text: smaller files, searchable, and a browser has letters that matplotlib's font lacks.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "msmmiv",
+    "xtick.color": INK["axis"],
+    "xtick.labelsize": 8,
+    "ytick.color": INK["axis"],
+    "ytick.labelsize": 8,
+}
+
+_TAG: Final = re.compile(r"<[^>]*>")
+_ID: Final = re.compile(r'(\bid="|\bxlink:href="#|url\(#)')
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The look, whatever the user's matplotlibrc says, restored afterwards; nothing global is touched."""
+    from matplotlib import style
+
+    with style.context(["default", _LOOK]), warnings.catch_warnings():
+        # Site labels may be in any script. The SVG leaves letters to the browser; in the PNG a letter
+        # that the font lacks becomes a box, which is no reason to stop or to alarm.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=r"Matplotlib currently does not support", category=UserWarning
+        )
+        yield
+
+
+def label(value: Any, width: int = 28) -> str:
+    r"""A user's label for a figure: on one line, not too long, and no formula.
+
+    Examples
+    --------
+    >>> label("cost in $ and $")
+    'cost in \\$ and \\$'
+    """
+    return short(value, width).replace("$", r"\$")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure and everything that goes with it.
+
+    Attributes
+    ----------
+    name : str
+        File name without ending; part of every id in the SVG.
+    figure : matplotlib.figure.Figure
+    data : DataFrame
+        The numbers that were drawn.
+    caption : str
+        What is shown, for readers of the page.
+    alt : str
+        What is to be seen, for people who cannot see it.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> from msmmiv.show.plots import forest
+    >>> picture = forest(mm.SiteEffects.from_moments(mm.data.star()))
+    >>> picture.name, len(picture.data), picture.svg().startswith("<svg ")
+    ('forest', 79, True)
+    """
+
+    name: str
+    figure: Figure
+    data: pd.DataFrame
+    caption: str
+    alt: str
+
+    def save(self, folder: str | Path) -> tuple[Path, Path]:
+        """Write ``<name>.png`` (200 dpi) and ``<name>.svg`` into a folder that exists."""
+        png, svg = (Path(folder) / f"{self.name}{ending}" for ending in (".png", ".svg"))
+        with drawing():
+            self.figure.savefig(png, format="png", dpi=200)
+        svg.write_text(
+            f'<?xml version="1.0" encoding="utf-8"?>\n{self.svg()}\n', encoding="utf-8", newline="\n"
+        )
+        return png, svg
+
+    def svg(self) -> str:
+        """The figure as one ``<svg>`` element whose ids and styles stay its own among others on a page."""
+        buffer = io.StringIO()
+        with drawing():
+            self.figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
+        text = buffer.getvalue()
+        text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+        text = text[text.index("<svg ") :].rstrip()
+        # Inside tags only: a site may be called 'id="x"'.
+        prefix = f"figure-{self.name}"
+        text = _TAG.sub(lambda tag: _ID.sub(rf"\g<1>{prefix}-", tag.group()), text)
+        text = text.replace('<style type="text/css">*{', f'<style type="text/css">#{prefix} *{{')
+        head = f'<svg id="{prefix}" role="img" aria-labelledby="{prefix}-alt" '
+        title = f'<title id="{prefix}-alt">{escape(self.alt)}</title>'
+        return re.sub(r"<svg ([^>]*)>", lambda m: f"{head}{m.group(1)}>\n {title}", text, count=1)
+
+
+def finished(figure: Figure) -> Figure:
+    """Lay the figure out once and keep it so: every file then shows the same picture."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure

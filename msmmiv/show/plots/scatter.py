@@ -1,0 +1,277 @@
+"""Itt against compliance: the regression over sites that two-stage least squares is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from msmmiv.errors import DataError
+from msmmiv.inference.results import Estimate
+from msmmiv.linalg import Array
+from msmmiv.moments.effects import SiteEffects
+from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.words import fit_label, number, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["partial_plots", "site_scatter"]
+
+#: Above this many points the layer of points is a picture inside the picture, which keeps files small.
+MANY = 400
+Z95 = 1.959963984540054
+_ARMS = (("point", "o"), ("green", "s"), ("purple", "^"), ("orange", "D"), ("sky", "v"))
+
+
+def site_scatter(effects: SiteEffects, fit: Estimate) -> Picture:
+    """Effect on the outcome against effect on the mediator, one point per site (and arm).
+
+    The line is the fit's: through the origin, or through the direct effect where that was left free. With
+    no covariates and 2SLS it is the weighted least-squares line through the points.
+
+    Parameters
+    ----------
+    effects : SiteEffects
+        With one mediator.
+    fit : Estimate
+
+    Returns
+    -------
+    Picture
+
+    Raises
+    ------
+    DataError
+        With several mediators; `partial_plots` is meant for those.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> from msmmiv.show.plots import site_scatter
+    >>> study = mm.Study(mm.data.star())
+    >>> site_scatter(study.effects, study.fit()).data.columns.tolist()
+    ['site', 'x', 'y', 'x_se', 'y_se', 'weight']
+    """
+    if len(effects.mediators) != 1:
+        raise DataError(
+            f"site_scatter shows one mediator; there are {len(effects.mediators)}. Use partial_plots()."
+        )
+    frame = _points(effects, np.eye(2)[1], np.eye(2)[0])
+    name, outcome = effects.mediators[0], effects.outcome
+    slope = float(fit.params[name])
+    intercepts = _direct(effects, fit)
+    direct = " through the direct effect" if fit.direct_effect else " through the origin"
+    caption = (
+        f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on {one_line(name)}, "
+        f"with 95% intervals (estimate ± 1.96 standard errors, {effects.cov_type}); areas are proportional to the "
+        f"weight in 2SLS. The line{direct} is {fit_label(fit)}: slope {number(slope)}. {_adjusted(fit)}"
+    )
+    alt = (
+        f"Scatter plot of {len(frame)} sites: effect on {one_line(outcome)} against effect on {one_line(name)}; the "
+        f"fitted line{direct} has slope {number(slope)}."
+    )
+    with drawing():
+        figure, axes = _figure()
+        _draw(axes, frame, effects, slope, intercepts)
+        axes.set_xlabel(f"Effect of treatment on {label(name)}")
+        axes.set_ylabel(f"Effect of treatment on {label(outcome)}")
+        return Picture("site_scatter", finished(figure), frame, caption.strip(), alt)
+
+
+def partial_plots(effects: SiteEffects, fit: Estimate) -> tuple[Picture, ...]:
+    """One picture per mediator: itt against its compliance, both net of the other mediators.
+
+    Both are residuals of the weighted regression over sites on the other compliances (and the direct
+    effect where it was left free), so that, with no covariates, the weighted slope through the points
+    is exactly the 2SLS coefficient (Frisch and Waugh). With more than two arms the contrasts of a site
+    share their control arm; the weights are then matrices.
+
+    Parameters
+    ----------
+    effects : SiteEffects
+    fit : Estimate
+
+    Returns
+    -------
+    tuple of Picture
+        In ``data``, ``x`` and ``y`` are the residuals in units of the data; ``x_weighted`` and
+        ``y_weighted`` are the same after weighting: plain least squares of one on the other gives the
+        coefficient.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> from msmmiv.show.plots import partial_plots
+    >>> study = mm.Study(mm.data.star("math_two_mediators"))
+    >>> fit = study.fit()
+    >>> data = partial_plots(study.effects, fit)[1].data
+    >>> slope = (data.x_weighted * data.y_weighted).sum() / (data.x_weighted**2).sum()
+    >>> bool(abs(slope - fit.params["tch_exp"]) < 1e-10)
+    True
+    """
+    return tuple(_partial(effects, fit, j) for j in range(1, 1 + len(effects.mediators)))
+
+
+def _partial(effects: SiteEffects, fit: Estimate, j: int) -> Picture:
+    name, outcome = effects.mediators[j - 1], effects.outcome
+    slope = float(fit.params[name])
+    frame = _partial_frame(effects, j, direct=fit.direct_effect)
+    others = [one_line(m) for m in effects.mediators if m != name] + ["the direct effect"] * fit.direct_effect
+    net = f"net of {', '.join(others)}" if others else ""
+    caption = (
+        f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on {one_line(name)}, "
+        f"both {net} (residuals of the weighted regression over sites), with 95% intervals that hold that "
+        f"regression fixed; areas are proportional to the weight in 2SLS. The line is {fit_label(fit)}: slope "
+        f"{number(slope)}. {_adjusted(fit)}"
+    )
+    alt = (
+        f"Partial regression plot of {len(frame)} points: effect on {one_line(outcome)} against effect on "
+        f"{one_line(name)}, {net}; the fitted line through the origin has slope {number(slope)}."
+    )
+    with drawing():
+        figure, axes = _figure()
+        _draw(axes, frame, effects, slope, np.zeros(len(effects.contrasts)))
+        axes.set_xlabel(f"Effect on {label(name)}, net of the others")
+        axes.set_ylabel(f"Effect on {label(outcome)}, net of the others")
+        return Picture(f"partial_{j}", finished(figure), frame, caption.strip(), alt)
+
+
+def _partial_frame(effects: SiteEffects, j: int, *, direct: bool) -> pd.DataFrame:
+    """Residuals of compliance j and of itt on the rest, in units of the data and weighted."""
+    k, d, size = effects.estimates.shape
+    absent = np.isnan(effects.estimates[:, :, 0])
+    values = np.where(absent[:, :, None], 0.0, effects.estimates)
+    rest = [i for i in range(1, size) if i != j]
+    constant = np.broadcast_to(np.eye(d), (k, d, d)) if direct else np.zeros((k, d, 0))
+    others = np.concatenate([values[:, :, rest], np.where(absent[:, :, None], 0.0, constant)], axis=2)
+    root = _root(np.where(absent[:, :, None] | absent[:, None, :], 0.0, effects.precision))
+    target = values[:, :, [j, 0]]
+    flat_others, flat = ((root @ a).reshape(k * d, -1) for a in (others, target))
+    coef = np.linalg.lstsq(flat_others, flat, rcond=None)[0]
+    residual = target - others @ coef
+    directions = np.zeros((2, size))
+    directions[0, j] = directions[1, 0] = 1.0
+    directions[:, rest] = -coef[: len(rest)].T
+    frame = _points(effects, *directions)
+    kept = ~absent.ravel()
+    frame["x"], frame["y"] = residual.reshape(-1, 2)[kept].T
+    # A site's weighted rows mix its arms, so they are listed by position, not by arm.
+    frame["x_weighted"], frame["y_weighted"] = (root @ residual).reshape(-1, 2)[kept].T
+    return frame
+
+
+def _root(precision: Array) -> Array:
+    """(K, D, D) symmetric square roots; rows of absent arms are zero and stay where they are."""
+    values, vectors = np.linalg.eigh(precision)
+    out: Array = np.einsum("kde,ke,kfe->kdf", vectors, np.sqrt(np.clip(values, 0.0, None)), vectors)
+    return out
+
+
+def _points(effects: SiteEffects, x: Array, y: Array) -> pd.DataFrame:
+    """Two linear combinations of each site's effects with their standard errors, absent arms left out."""
+    combined = np.stack([x, y])
+    values = np.nan_to_num(effects.estimates) @ combined.T
+    block = np.einsum("kdadb->kdab", effects.cov)
+    with np.errstate(invalid="ignore"):
+        se = np.sqrt(np.einsum("ra,kdab,rb->kdr", combined, block, combined))
+    k, d, _ = effects.estimates.shape
+    columns: dict[str, Any] = {"site": [s for s in effects.sites for _ in range(d)]}
+    if d > 1:
+        columns["arm"] = list(effects.contrasts) * k
+    columns |= {"x": values[:, :, 0].ravel(), "y": values[:, :, 1].ravel()}
+    columns |= {"x_se": se[:, :, 0].ravel(), "y_se": se[:, :, 1].ravel()}
+    columns["weight"] = effects.weight.to_numpy()
+    kept = ~np.isnan(effects.estimates[:, :, 0].ravel())
+    return pd.DataFrame(columns)[kept].reset_index(drop=True)
+
+
+def _direct(effects: SiteEffects, fit: Estimate) -> Array:
+    """The direct effect of each contrast, zero where exclusion is assumed."""
+    if not fit.direct_effect:
+        return np.zeros(len(effects.contrasts))
+    start = len(effects.mediators)
+    return fit.coefficients[start : start + len(effects.contrasts)]
+
+
+def _figure() -> tuple[Any, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _draw(axes: Axes, frame: pd.DataFrame, effects: SiteEffects, slope: float, intercepts: Array) -> None:
+    many = len(frame) > MANY
+    arms = effects.contrasts if "arm" in frame else ("",)
+    area = 10.0 + 80.0 * frame["weight"] / frame["weight"].max()
+    if many:
+        area = area / 12.0
+    axes.axhline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
+    axes.axvline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
+    for side in ("x", "y"):
+        half: Any = np.nan_to_num(Z95 * frame[f"{side}_se"].to_numpy())
+        axes.errorbar(
+            frame["x"], frame["y"], xerr=half if side == "x" else None,
+            yerr=half if side == "y" else None, fmt="none", ecolor=INK["bar"],
+            elinewidth=0.3 if many else 0.6, alpha=0.08 if many else 0.55, zorder=2, rasterized=many,
+        )  # fmt: skip
+    span = np.array([min(0.0, frame["x"].min()), max(0.0, frame["x"].max())])
+    for i, arm in enumerate(arms):
+        ink, marker = _ARMS[i % len(_ARMS)]
+        mine = (frame["arm"] == arm).to_numpy() if "arm" in frame else np.ones(len(frame), dtype=bool)
+        known = np.isfinite(frame["y_se"].to_numpy()) & mine
+        style: dict[str, Any] = {"marker": marker, "linewidths": 0.6, "zorder": 3, "rasterized": many}
+        axes.scatter(
+            frame["x"][known], frame["y"][known], area[known], color=INK[ink], alpha=0.4 if many else 0.75,
+            edgecolors="none" if many else "white", **style,
+        )  # fmt: skip
+        open_ = mine & ~known
+        axes.scatter(
+            frame["x"][open_],
+            frame["y"][open_],
+            area[open_],
+            facecolors="white",
+            edgecolors=INK[ink],
+            **style,
+        )
+        if i == 0 or intercepts.any():
+            own = INK[ink] if len(arms) > 1 and intercepts.any() else INK["line"]
+            axes.plot(span, intercepts[i] + slope * span, color=own, linewidth=1.8, zorder=4)
+    parallel = len(arms) > 1 and bool(intercepts.any())
+    _legend(
+        axes, arms, slope, INK["axis" if parallel else "line"], open_points=bool(frame["y_se"].isna().any())
+    )
+
+
+def _legend(axes: Axes, arms: tuple[Any, ...], slope: float, ink_line: str, *, open_points: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=ink_line, linewidth=1.8, label=f"slope {number(slope)}")]
+    if len(arms) > 1:
+        handles += [
+            Line2D([], [], linestyle="", marker=m, color=INK[ink], label=f"arm {label(arm, 18)}")
+            for arm, (ink, m) in zip(arms, _ARMS, strict=False)
+        ]
+    if open_points:
+        handles.append(
+            Line2D([], [], linestyle="", marker="o", markerfacecolor="white", color=INK["point"],
+                   label="no standard error")
+        )  # fmt: skip
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+
+
+def _unit(effects: SiteEffects) -> str:
+    return "site and arm" if len(effects.contrasts) > 1 else "site"
+
+
+def _adjusted(fit: Estimate) -> str:
+    if fit.method != "2sls":
+        return "It is not the line of best fit through these points: least squares uses all variation inside sites."
+    if fit.design.covariates:
+        return (
+            "The points are adjusted for the covariates; the line is the exact 2SLS one, whose weights differ a "
+            "little from those of the points."
+        )
+    return ""

@@ -1,0 +1,173 @@
+"""The report: one HTML file with the answer, what it rests on, and how to get it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from msmmiv.audit.assumptions import Assumption, AssumptionVariant, load_assumptions
+from msmmiv.errors import OutputError
+from msmmiv.show import readings, reproduce, tables
+from msmmiv.show.analysis import Analysis
+from msmmiv.show.plots import Picture, gallery
+from msmmiv.show.provenance import moments_digest, versions
+from msmmiv.show.words import fit_label, one_line, printable, question
+
+__all__ = ["render_report", "write_report"]
+
+
+def render_report(analysis: Analysis, *, pictures: Sequence[Picture] | None = None) -> str:
+    """The report as one self-contained HTML page: no network, no other file.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    pictures : sequence of Picture, optional
+        The pictures of `gallery`, if they were drawn already.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> page = render_report(mm.Study(mm.data.star()).analysis())
+    >>> page.startswith("<!doctype html>"), page.count("<svg ")
+    (True, 3)
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        # Labels may hold anything; letters that are invisible or turn the text around never reach the page.
+        finalize=lambda v: v if isinstance(v, Markup) or not isinstance(v, str) else printable(v),
+    )  # fmt: skip
+    source = (files(__package__) / "report.html.j2").read_text(encoding="utf-8")
+    drawn = {p.name: p for p in (gallery(analysis) if pictures is None else pictures)}
+    # The SVG is ours and escaped where it was made; everything else is escaped by the template.
+    svgs = {name: Markup(p.svg()) for name, p in drawn.items()}  # noqa: S704
+    return environment.from_string(source).render(_context(analysis), pictures=drawn, svgs=svgs)
+
+
+def write_report(analysis: Analysis, path: str | Path) -> Path:
+    """Write the report to a file and return its path.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written.
+
+    Examples
+    --------
+    >>> import msmmiv as mm, tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_report(mm.Study(mm.data.star()).analysis(), pathlib.Path(folder) / "star.html")
+    ...     path.stat().st_size < 1_000_000
+    True
+    """
+    target = Path(path)
+    page = render_report(analysis)
+    try:
+        target.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise OutputError(f"The report could not be written to {str(target)!r}: {error.strerror}.") from error
+    return target
+
+
+def _context(analysis: Analysis) -> dict[str, Any]:
+    fit, moments = analysis.headline, analysis.moments
+    return {
+        "title": one_line(analysis.title),
+        "source": "moments (one row per cell, none per person)"
+        if analysis.source == "moments"
+        else analysis.source,
+        "question": question(moments.design),
+        "estimand": readings.estimand(fit),
+        "target": fit.target,
+        "answers": readings.answers(fit),
+        "rests_on": readings.rests_on(fit),
+        "weakness": readings.weakness(analysis.rank),
+        "direct": fit.direct_effect,
+        "roles": [(line[:12].strip(), line[13:]) for line in str(moments.design).splitlines()],
+        "flow": tables.flow(moments.flow),
+        "missing": tables.missing_by_arm(moments),
+        "headline": tables.headline(fit),
+        "headline_label": fit_label(fit),
+        "notes": fit.notes,
+        "estimates": tables.all_estimates(analysis.fits),
+        "skipped": analysis.skipped,
+        "reading": readings.direct_effect_reading(analysis),
+        "stages": tables.first_stages(fit),
+        "unavailable": _unavailable(analysis),
+        "rank": tables.rank(analysis.rank),
+        "rank_lines": tables.rank_facts(analysis.rank),
+        "rank_sentence": analysis.rank.sentence,
+        "tests": tables.tests(fit),
+        "overidentification": readings.OVERIDENTIFICATION,
+        "clustered": bool(moments.design.cluster),
+        "wu_hausman": readings.WU_HAUSMAN,
+        "sites": tables.sites(analysis.effects),
+        "across": _across(analysis),
+        "assumed_zero": analysis.effects.zero_covariance_assumed,
+        "assumptions": [_assumption(a, moments.design.estimand) for a in load_assumptions()],
+        "limits": readings.limits(fit),
+        "python": reproduce.python_lines(analysis),
+        "cli": reproduce.cli_line(analysis),
+        "stata": reproduce.stata_lines(analysis),
+        "fixest": reproduce.fixest_lines(analysis),
+        "linearmodels": reproduce.linearmodels_lines(analysis),
+        "remarks": _remarks(analysis),
+        "versions": versions(),
+        "digest": moments.design.digest,
+        "moments_digest": moments_digest(moments),
+    }
+
+
+def _across(analysis: Analysis) -> list[str]:
+    many = len(analysis.effects.mediators)
+    return ["site_scatter"] if many == 1 else [f"partial_{j}" for j in range(1, many + 1)]
+
+
+def _unavailable(analysis: Analysis) -> list[str]:
+    """Why a robust first-stage F is missing, each reason once."""
+    stages = (*analysis.headline.first_stage, analysis.headline.reduced_form)
+    found = [r for s in stages for f in (s.f_classical, s.f_robust) if (r := getattr(f, "reason", ""))]
+    return list(dict.fromkeys(found))
+
+
+def _assumption(item: Assumption, estimand: str) -> dict[str, Any]:
+    """One assumption in the form that the estimand needs."""
+    variant: AssumptionVariant | None = item.variant_for("late" if estimand == "late" else "ate")
+    return {
+        "id": item.id,
+        "label": variant.id if variant else item.id,
+        "title": variant.title if variant else item.title,
+        "statement": variant.statement if variant else item.statement,
+        "breaks": variant.breaks if variant else item.breaks,
+        "data_can_say": variant.data_can_say if variant else item.data_can_say,
+        "questions": item.questions,
+    }
+
+
+def _remarks(analysis: Analysis) -> list[str]:
+    """What to watch when the same model is run elsewhere."""
+    design, fit = analysis.moments.design, analysis.headline
+    out = ["The coefficients agree to rounding; standard errors can differ by small-sample factors."]
+    if design.block:
+        out.append("Intercepts are per block inside a site, instruments per site: keep the two apart.")
+    if design.weight_kind == "probability":
+        out.append("Probability weights: use a robust or clustered covariance everywhere.")
+    if design.weight_kind == "frequency":
+        out.append(
+            "Frequency weights count copies; fixest and linearmodels take them as precisions, so there the "
+            "coefficients agree and the standard errors do not."
+        )
+    if fit.direct_effect:
+        out.append(
+            "With the direct effect in the model one instrument per contrast is redundant; programs drop it."
+        )
+    return out

@@ -1,0 +1,229 @@
+"""How to get the same numbers again: with this package, and with three others."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+from typing import Any
+
+from msmmiv.design import Design
+from msmmiv.moments.flow import SampleFlow
+from msmmiv.show.analysis import Analysis
+from msmmiv.show.words import one_line
+
+__all__ = ["cli_line", "fixest_lines", "linearmodels_lines", "python_lines", "stata_lines"]
+
+_OPTIONS = {
+    "outcome": "-y", "treatment": "-t", "mediators": "-m", "site": "-s", "covariates": "-x",
+}  # fmt: skip
+
+
+def _given(design: Design) -> dict[str, Any]:
+    """The roles that differ from their defaults."""
+    values = design.to_dict()
+    return {f.name: values[f.name] for f in fields(Design) if values[f.name] not in (f.default, [])}
+
+
+def _drops(design: Design, flow: SampleFlow) -> bool:
+    """Whether rows without site or arm were left out, which is an error unless asked for."""
+    return bool({design.site, design.treatment} & {c for c, rows in flow.missing if rows})
+
+
+def _file(analysis: Analysis) -> str:
+    if analysis.source == "moments":
+        return "moments.csv"
+    return "your_data.csv" if " in memory" in analysis.source else analysis.source
+
+
+def python_lines(analysis: Analysis) -> str:
+    """The headline in Python.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> print(python_lines(mm.Study(mm.data.star()).analysis()))
+    import msmmiv as mm
+    <BLANKLINE>
+    study = mm.Study(mm.Moments.load("moments.csv"))
+    fit = study.fit("2sls", cov_type="cluster", small_sample="CR1S")
+    print(fit)
+    study.report("report.html", cov_type="cluster")
+    """
+    fit, design = analysis.headline, analysis.moments.design
+    lines = ["import msmmiv as mm", ""]
+    if analysis.source == "moments":
+        lines.append('study = mm.Study(mm.Moments.load("moments.csv"))')
+    else:
+        roles = [f"    {name}={value!r}," for name, value in _given(design).items()]
+        drop = ', missing="drop"' if _drops(design, analysis.moments.flow) else ""
+        lines += ["design = mm.Design(", *roles, ")", f"study = mm.Study({_file(analysis)!r}, design{drop})"]
+    options = [f'"{fit.method}"', f'cov_type="{fit.cov_type}"']
+    options += ["direct_effect=True"] * fit.direct_effect
+    options += [f'small_sample="{fit.small_sample}"'] if fit.small_sample else []
+    same = [f'cov_type="{fit.cov_type}"', *["direct_effect=True"] * fit.direct_effect]
+    report = f'study.report("report.html", {", ".join(same)})'
+    return "\n".join([*lines, f"fit = study.fit({', '.join(options)})", "print(fit)", report])
+
+
+def cli_line(analysis: Analysis) -> str:
+    """The whole analysis from the command line.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> cli_line(mm.Study(mm.data.star()).analysis())
+    'msmmiv analyze moments.csv --cov cluster --out results'
+    """
+    fit, design = analysis.headline, analysis.moments.design
+    words = ["msmmiv", "analyze", _file(analysis)]
+    if analysis.source != "moments":
+        for name, value in _given(design).items():
+            option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+            for item in value if isinstance(value, list) else [value]:
+                words += [option, str(item)]
+        words += ["--missing", "drop"] if _drops(design, analysis.moments.flow) else []
+    words += ["--cov", fit.cov_type, *["--direct-effect"] * fit.direct_effect, "--out", "results"]
+    return shlex.join(words)
+
+
+def _stata(name: str) -> str:
+    return re.sub(r"\W", "_", one_line(name), flags=re.ASCII)[:32]
+
+
+def stata_lines(analysis: Analysis) -> str:
+    """The same 2SLS coefficients with ivreghdfe (Stata).
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> print(stata_lines(mm.Study(mm.data.star()).analysis()))
+    ivreghdfe math (class_size = ibn.school#c.small), absorb(school) cluster(class_id)
+    """
+    fit, d = analysis.headline, analysis.moments.design
+    site, treatment = _stata(d.site), _stata(d.treatment)
+    arms, notes = analysis.moments.arms, []
+    arm = f"c.{treatment}"
+    if len(arms) > 2:
+        arm = f"i({' '.join(map(str, range(1, len(arms))))}).{treatment}"
+        codes = ", ".join(f"{i} = {one_line(a)}" for i, a in enumerate(arms))
+        notes.append(f"* {treatment} coded {codes}")
+    elif arms and not _zero_one(arms):
+        notes.append(f"* {treatment} coded 0 = {one_line(arms[0])}, 1 = {one_line(arms[1])}")
+    names = [name for _, name in d.roles()]
+    if any(_stata(n) != n for n in names):
+        notes.append("* names adapted to Stata; text labels need encode first")
+    exogenous = [_stata(x) for x in d.covariates] + [arm.removeprefix("c.")] * fit.direct_effect
+    weights = {"analytic": "aw", "frequency": "fw", "probability": "pw"}
+    weight = f" [{weights[d.weight_kind]}={_stata(d.weights)}]" if d.weights and d.weight_kind else ""
+    absorbed = f"i.{site}#i.{_stata(d.block)}" if d.block else site
+    errors = {"cluster": f" cluster({_stata(d.cluster or '')})", "site": f" cluster({site})", "classical": ""}
+    left = " ".join([_stata(d.outcome), *exogenous])
+    middle = " ".join(map(_stata, d.mediators))
+    options = f"absorb({absorbed})" + errors.get(fit.cov_type, " robust")
+    return "\n".join([*notes, f"ivreghdfe {left} ({middle} = ibn.{site}#{arm}){weight}, {options}"])
+
+
+def _r(name: str) -> str:
+    plain = re.fullmatch(r"[A-Za-z.][\w.]*", name, flags=re.ASCII)
+    return name if plain else "`" + one_line(name).replace("`", "") + "`"
+
+
+def _r_text(value: Any) -> str:
+    return str(value) if isinstance(value, int | float) else '"' + one_line(value).replace('"', '\\"') + '"'
+
+
+def fixest_lines(analysis: Analysis) -> str:
+    """The same 2SLS coefficients with fixest (R).
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> print(fixest_lines(mm.Study(mm.data.star()).analysis()))
+    library(fixest)
+    feols(math ~ 1 | school | class_size ~ i(school, small), data = df, vcov = ~class_id)
+    """
+    fit, d = analysis.headline, analysis.moments.design
+    arms, lines = analysis.moments.arms, ["library(fixest)"]
+    treatment = direct = _r(d.treatment)
+    if len(arms) > 2:
+        treatment = f"i.{_r(d.treatment)}, ref2 = {_r_text(arms[0])}"
+        direct = f"i({_r(d.treatment)}, ref = {_r_text(arms[0])})"
+    elif arms and not _zero_one(arms):
+        lines.append(f"df$treated <- as.integer(df[[{_r_text(str(d.treatment))}]] != {_r_text(arms[0])})")
+        treatment = direct = "treated"
+    exogenous = [_r(x) for x in d.covariates] + [direct] * fit.direct_effect
+    intercepts = f"{_r(d.site)}^{_r(d.block)}" if d.block else _r(d.site)
+    errors = {"cluster": f"~{_r(d.cluster or '')}", "site": f"~{_r(d.site)}", "classical": '"iid"'}
+    vcov = errors.get(fit.cov_type, '"hetero"')
+    weights = f", weights = ~{_r(d.weights)}" if d.weights else ""
+    lines.append(
+        f"feols({_r(d.outcome)} ~ {' + '.join(exogenous) or '1'} | {intercepts} | "
+        f"{' + '.join(map(_r, d.mediators))} ~ i({_r(d.site)}, {treatment}), "
+        f"data = df{weights}, vcov = {vcov})"
+    )
+    return "\n".join(lines)
+
+
+def linearmodels_lines(analysis: Analysis) -> str:
+    """The same 2SLS coefficients with linearmodels (Python), on a frame ``df`` of complete rows.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> print(linearmodels_lines(mm.Study(mm.data.star()).analysis()))
+    import msmmiv as mm
+    import pandas as pd
+    from linearmodels.iv import IV2SLS
+    <BLANKLINE>
+    design = mm.Design(outcome='math', treatment='small', mediators=['class_size'], site='school', cluster='class_id')
+    Z = mm.site_by_treatment(df, design).astype(float)
+    exog = pd.get_dummies(df['school'], dtype=float)
+    model = IV2SLS(df['math'], exog, df[['class_size']], Z)
+    print(model.fit(cov_type="clustered", clusters=df['class_id'], debiased=True))
+    """
+    fit, d = analysis.headline, analysis.moments.design
+    roles = ", ".join(f"{k}={v!r}" for k, v in _given(d).items())
+    group = f"df.groupby([{d.site!r}, {d.block!r}]).ngroup()" if d.block else f"df[{d.site!r}]"
+    parts = [f"pd.get_dummies({group}, dtype=float)"]
+    parts += [f"df[{list(d.covariates)!r}].astype(float)"] if d.covariates else []
+    lines = [
+        "import msmmiv as mm", "import pandas as pd", "from linearmodels.iv import IV2SLS", "",
+        f"design = mm.Design({roles})", "Z = mm.site_by_treatment(df, design).astype(float)",
+    ]  # fmt: skip
+    if fit.direct_effect:
+        parts.append("direct")
+        columns, spare = _direct_columns(analysis)
+        lines += [
+            f"direct = pd.DataFrame({columns})",
+            f"Z = Z.drop(columns={spare!r})  # the direct effect takes it",
+        ]
+    exog = parts[0] if len(parts) == 1 else f"pd.concat([{', '.join(parts)}], axis=1)"
+    weights = f", weights=df[{d.weights!r}]" if d.weights else ""
+    clusters = d.site if fit.cov_type == "site" else d.cluster
+    kind = {"cluster": f'"clustered", clusters=df[{clusters!r}]', "site": f'"clustered", clusters=df[{clusters!r}]',
+            "classical": '"unadjusted"'}.get(fit.cov_type, '"robust"')  # fmt: skip
+    return "\n".join(
+        [*lines, f"exog = {exog}", f"model = IV2SLS(df[{d.outcome!r}], exog, df[{list(d.mediators)!r}], Z{weights})",
+         f"print(model.fit(cov_type={kind}, debiased=True))"]
+    )  # fmt: skip
+
+
+def _direct_columns(analysis: Analysis) -> tuple[str, list[str]]:
+    """Code for the direct-effect columns, and the instruments of one full site that they make redundant."""
+    m, d = analysis.moments, analysis.moments.design
+    absent = (analysis.effects.estimates[:, :, 0] != analysis.effects.estimates[:, :, 0]).any(axis=1)
+    site = next((s for s, gap in zip(m.sites, absent, strict=True) if not gap), m.sites[0])
+    if not m.arms:
+        return f"{{'direct_effect': df[{d.treatment!r}]}}", [f"{d.treatment}:{d.site}[{site}]"]
+    if len(m.arms) == 2:
+        cell = f"(df[{d.treatment!r}] == {m.arms[1]!r}).astype(float)"
+        return f"{{'direct_effect': {cell}}}", [f"{d.treatment}:{d.site}[{site}]"]
+    code = ", ".join(
+        f"{f'direct_effect[{a}]'!r}: (df[{d.treatment!r}] == {a!r}).astype(float)" for a in m.arms[1:]
+    )
+    return f"{{{code}}}", [f"{d.treatment}[{a}]:{d.site}[{site}]" for a in m.arms[1:]]
+
+
+def _zero_one(arms: tuple[Any, ...]) -> bool:
+    return [isinstance(a, str) for a in arms] == [False, False] and [float(a) for a in arms] == [0.0, 1.0]

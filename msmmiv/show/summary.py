@@ -1,0 +1,116 @@
+"""The analysis as a page of text: what the terminal shows and summary.txt holds."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+from msmmiv.inference.results import Estimate
+from msmmiv.inference.tests import TestResult, TestStatistic
+from msmmiv.moments.flow import SampleFlow
+from msmmiv.show.analysis import Analysis
+from msmmiv.show.readings import answers, direct_effect_reading, estimand, rests_on, weakness
+from msmmiv.show.words import fit_label, number, one_line, p_value, p_words, short
+
+__all__ = ["WIDTH", "summary_text"]
+
+WIDTH = 100
+
+
+def summary_text(analysis: Analysis) -> str:
+    """Roles, sample, answer, estimates, first stages, rank and estimand; no line over 100 characters.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> text = summary_text(mm.Study(mm.data.star()).analysis())
+    >>> [line for line in text.splitlines() if line.isupper()][:8]
+    ['ROLES', 'SAMPLE', 'ANSWER', 'ESTIMATES', 'FIRST STAGES', 'RANK', 'TESTS', 'WHAT IS ESTIMATED']
+    """
+    fit = analysis.headline
+    parts = [
+        wrap(analysis.title),
+        _section("Roles", _roles(fit)),
+        _section("Sample", _flow(analysis.moments.flow)),
+        _section("Answer", [wrap(s) for s in (*answers(fit), weakness(analysis.rank), rests_on(fit)) if s]),
+        _section("Estimates", _estimates(analysis)),
+        _section("First stages", _stages(fit)),
+        _section(
+            "Rank",
+            [
+                wrap(line, hang=9 if line.startswith("(viii") else 2)
+                for line in str(analysis.rank).splitlines()
+            ],
+        ),
+        _section(
+            "Tests", [_test(t) for t in (fit.sargan, fit.basmann, fit.wu_hausman, fit.wu_hausman_robust)]
+        ),
+        _section("What is estimated", [wrap(estimand(fit)), wrap(f"Standard errors: {fit.target}.")]),
+    ]
+    if fit.notes:
+        parts.append(_section("Notes", [wrap(f"- {note}", hang=2) for note in fit.notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+def wrap(text: str, *, hang: int = 0) -> str:
+    """One paragraph in lines of at most 100 characters.
+
+    Examples
+    --------
+    >>> max(map(len, wrap("word " * 100).splitlines())) <= 100
+    True
+    """
+    lead = text[: len(text) - len(text.lstrip(" "))]
+    return textwrap.fill(
+        one_line(text), WIDTH, initial_indent=lead, subsequent_indent=" " * hang, break_on_hyphens=False
+    )
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    return "\n".join([title.upper(), *lines])
+
+
+def _roles(fit: Estimate) -> list[str]:
+    return [_hung(line[13:], f"{line[:12]:<13}") for line in str(fit.design).splitlines()]
+
+
+def _flow(flow: SampleFlow) -> list[str]:
+    frame = flow.to_frame()
+    counts = zip(frame["step"], frame["rows"], strict=True)
+    return [_hung(step, f"{rows:>12,}  ") for step, rows in counts]
+
+
+def _hung(text: str, lead: str) -> str:
+    """A paragraph after a lead, its further lines below the first."""
+    return textwrap.fill(
+        one_line(text), WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+    )
+
+
+def _estimates(analysis: Analysis) -> list[str]:
+    lines = [f"{'':<24}{'estimate':>10}{'std_error':>11}{'95% low':>11}{'95% high':>11}{'p':>8}"]
+    for fit in analysis.fits:
+        lines.append(fit_label(fit) + (f" ({fit.small_sample})" if fit.small_sample else ""))
+        for row in fit.tidy().to_dict("records"):
+            cells = f"{number(row['estimate']):>10}"
+            cells += "".join(f"{number(row[c]):>11}" for c in ("std_error", "conf_low", "conf_high"))
+            lines.append(f"  {short(row['term'], 22):<22}{cells}{p_value(row['p_value']):>8}")
+    lines += [wrap(f"Not computed: {reason}", hang=2) for reason in analysis.skipped]
+    return [*lines, wrap(direct_effect_reading(analysis))]
+
+
+def _stages(fit: Estimate) -> list[str]:
+    lines = []
+    for stage in (*fit.first_stage, fit.reduced_form):
+        kind = "reduced form, " if stage is fit.reduced_form else ""
+        lines.append(wrap(f"{stage.variable} ({kind}partial R2 {number(stage.partial_r2)})"))
+        lines += [_test(t, indent="  ") for t in (stage.f_classical, stage.f_robust)]
+    return lines
+
+
+def _test(test: TestResult, *, indent: str = "") -> str:
+    if isinstance(test, TestStatistic):
+        text = f"{test.name}: {number(test.stat)} ~ {test.dist}, {p_words(test.pvalue)} (H0: {test.null})"
+    else:
+        text = f"{test.name}: not applicable ({test.reason})"
+    return wrap(indent + text, hang=len(indent) + 2)

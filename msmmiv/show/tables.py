@@ -1,0 +1,238 @@
+"""Tables of the report: cells with a text and a value to sort by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from msmmiv.diagnose.rank import RankReport
+from msmmiv.inference.results import Estimate, FirstStage
+from msmmiv.inference.tests import TestResult, TestStatistic
+from msmmiv.moments.cells import Moments
+from msmmiv.moments.effects import SiteEffects
+from msmmiv.moments.flow import SampleFlow
+from msmmiv.show.words import fit_label, number, one_line, p_value
+
+__all__ = ["SITES_SHOWN", "Cell", "Table", "all_estimates", "first_stages", "flow", "headline", "make",
+           "missing_by_arm", "rank", "rank_facts", "sites", "tests"]  # fmt: skip
+
+#: Rows of the site table in the report; the file site_effects.csv has them all.
+SITES_SHOWN = 250
+FULL_UP_TO = 500
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and the number it stands for (None for words)."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, column names and rows of cells; the first cell of a row is its header."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds numbers (it is then set flush right)."""
+        return column > 0 and any(row[column].value is not None for row in self.rows)
+
+
+def make(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table from plain values: floats get four digits, integers commas, the rest stays text.
+
+    Examples
+    --------
+    >>> make("t", ["a", "b"], [["x", 1234]]).rows[0][1]
+    Cell(text='1,234', value=1234.0)
+    """
+    return Table(caption, tuple(columns), tuple(tuple(_cell(v) for v in row) for row in rows))
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return Cell("" if value is None else one_line(value))
+    if isinstance(value, int):
+        return Cell(f"{value:,}", float(value))
+    return Cell(number(float(value)), None if math.isnan(value) else float(value))
+
+
+def _p(value: float) -> Cell:
+    return Cell(p_value(value), None if math.isnan(value) else float(value))
+
+
+def headline(fit: Estimate) -> Table:
+    """Every term of one fit.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> headline(mm.fit(mm.data.star())).rows[0][1].text
+    '-1.114'
+    """
+    named = ("term", "estimate", "std_error", "conf_low", "conf_high", "statistic")
+    rows = [(*(r[c] for c in named), _p(r["p_value"])) for r in fit.tidy().to_dict("records")]
+    columns = ("Term", "Estimate", "Std. error", "95% low", "95% high", "t", "p")
+    kind = f" ({fit.small_sample})" if fit.small_sample else ""
+    caption = f"{fit_label(fit)} covariance{kind}, t with {fit.df_resid:g} degrees of freedom"
+    return make(caption, columns, rows)
+
+
+def all_estimates(fits: Sequence[Estimate]) -> Table:
+    """Mediators and direct effects of every fit (covariates are in estimates.csv)."""
+    named = ("term", "estimate", "std_error", "conf_low", "conf_high")
+    rows = [
+        (fit_label(f), *(r[c] for c in named), _p(r["p_value"]), Cell(f"{f.df_resid:g}", f.df_resid))
+        for f in fits
+        for r in f.tidy().to_dict("records")
+        if r["term"] not in f.design.covariates
+    ]
+    columns = ("Estimate", "Term", "Coefficient", "Std. error", "95% low", "95% high", "p", "df")
+    return make("All estimates; the first is the headline", columns, rows)
+
+
+def first_stages(fit: Estimate) -> Table:
+    """Strength of the instruments, mediator by mediator, and the reduced form."""
+    rows = [_stage(stage, "first stage") for stage in fit.first_stage]
+    rows.append(_stage(fit.reduced_form, "reduced form"))
+    columns = (
+        "Variable",
+        "Regression",
+        "F, classical",
+        "df",
+        "p",
+        "Partial R²",
+        "R²",
+        f"F, {fit.cov_type}",
+        "p ",
+    )
+    return make("Regressions of mediators and outcome on the site-by-treatment instruments", columns, rows)
+
+
+def _stage(stage: FirstStage, kind: str) -> tuple[Any, ...]:
+    plain, robust = stage.f_classical, stage.f_robust
+    same = isinstance(robust, TestStatistic)
+    return (
+        stage.variable, kind, plain.stat, plain.dist, _p(plain.pvalue), stage.partial_r2, stage.r2,
+        robust.stat if same else Cell("not available"), _p(robust.pvalue) if same else Cell(""),
+    )  # fmt: skip
+
+
+def tests(fit: Estimate) -> Table:
+    """Over-identification and endogeneity."""
+    found: tuple[TestResult, ...] = (fit.sargan, fit.basmann, fit.wu_hausman, fit.wu_hausman_robust)
+    rows = [
+        (t.name, t.stat, t.dist, _p(t.pvalue), t.null)
+        if isinstance(t, TestStatistic)
+        else (t.name, Cell("–"), "", Cell(""), f"not applicable: {t.reason}")
+        for t in found
+    ]
+    return make("Tests", ("Test", "Statistic", "Reference", "p", "Null hypothesis"), rows)
+
+
+def rank(report: RankReport) -> Table:
+    """One row per direction in which the sites differ."""
+    frame = report.to_frame()
+    names = [c for c in frame if str(c).startswith("of ")]
+    rows = [
+        tuple(int(v) if c == "direction" else float(v) for c, v in zip(frame, row, strict=True))
+        for row in frame.itertuples(index=False, name=None)
+    ]
+    columns = (
+        "Direction",
+        "Singular value",
+        "First-stage F",
+        "Share of OLS bias left",
+        *(one_line(n) for n in names),
+    )
+    return make(
+        "Directions in which the sites differ, strongest first (mediators in residual sd)", columns, rows
+    )
+
+
+def rank_facts(report: RankReport) -> list[str]:
+    """The counts and the two summary statistics, in words."""
+    direct = " and a direct effect" if report.direct_effect else ""
+    plural = "" if report.n_mediators == 1 else "s"
+    counts = (
+        f"(viii.b): {report.n_sites:,} usable sites for {report.n_mediators} mediator{plural}{direct}, "
+        f"{report.n_instruments:,} site-by-treatment instruments."
+    )
+    named = {"Cragg-Donald F": report.cragg_donald, "The same, clusters as rows": report.cluster_level}
+    return [
+        counts,
+        *(
+            f"{name}: {number(v)}." if isinstance(v, float) else f"{name}: not applicable ({v.reason})."
+            for name, v in named.items()
+        ),
+    ]
+
+
+def flow(steps: SampleFlow) -> Table:
+    """Rows from the data to the estimate."""
+    rows = [(r["step"], int(r["rows"]), int(r["left"])) for r in steps.to_frame().to_dict("records")]
+    return make("Rows at each step", ("Step", "Rows", "Left"), rows)
+
+
+def missing_by_arm(moments: Moments) -> Table | None:
+    """Missing rows by arm and column, beside the rows used; None where nothing is missing."""
+    if not moments.flow.missing_cells:
+        return None
+    used: dict[str, float] = {}
+    if moments.arms:
+        for arm, n in zip(moments.arm, moments.n, strict=True):
+            used[str(moments.arms[arm])] = used.get(str(moments.arms[arm]), 0.0) + float(n)
+    lost: dict[tuple[str, str], int] = {}
+    for count in moments.flow.missing_cells:
+        key = ("unknown" if count.arm is None else str(count.arm), count.column)
+        lost[key] = lost.get(key, 0) + count.rows
+    rows = [
+        (arm, column, rows_lost, int(used[arm]) if arm in used else Cell("–"))
+        for (arm, column), rows_lost in sorted(lost.items())
+    ]
+    return make("Missing values by arm", ("Arm", "Column", "Rows missing it", "Rows used in this arm"), rows)
+
+
+def sites(effects: SiteEffects) -> Table:
+    """The site table; with very many sites the largest by weight."""
+    frame = effects.to_frame()
+    caption = f"Effects in all {len(effects.sites):,} sites"
+    if len(frame) > FULL_UP_TO:
+        largest = frame["weight"].sort_values(ascending=False, kind="stable").index[:SITES_SHOWN]
+        caption = (
+            f"The {SITES_SHOWN} of {len(frame):,} rows with the largest weight; site_effects.csv has them all"
+        )
+        frame = frame.loc[largest]
+    titles = {"site": "Site", "arm": "Arm", "n": "Rows", "weight": "Weight", "itt": effects.outcome}
+    titles["itt_se"] = "std. error"
+    for m in effects.mediators:
+        titles |= {m: m, f"{m}_se": "std. error"}
+    kept = [c for c in frame if c in titles]
+    rows = zip(*(_column(frame[c], str(c)) for c in kept), strict=True)
+    return make(caption, [one_line(titles[c]) for c in kept], rows)
+
+
+def _column(values: pd.Series[Any], name: str) -> list[Cell]:
+    if name in ("site", "arm"):
+        return [_label(v) for v in values]
+    numbers = values.to_numpy(dtype=float)
+    if name == "n":
+        return [Cell(number(v) if math.isnan(v) else f"{v:,.0f}", float(v)) for v in numbers]
+    # A standard error of 4e-16 is a zero that went through arithmetic.
+    floor = 1e-12 * max((abs(v) for v in numbers if math.isfinite(v)), default=0.0)
+    return [_cell(0.0 if abs(v) <= floor else float(v)) for v in numbers]
+
+
+def _label(value: Any) -> Cell:
+    """A site or arm: its own spelling, sorted by value where it is a number."""
+    return Cell(one_line(value) or "(blank)", float(value) if isinstance(value, int | float) else None)

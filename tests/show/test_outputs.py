@@ -1,0 +1,130 @@
+"""Files: they exist, they parse, and they hold the numbers of the fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msmmiv as mm
+from msmmiv.errors import OutputError
+from msmmiv.show.outputs import write_outputs
+from msmmiv.show.provenance import moments_digest
+from msmmiv.show.summary import summary_text
+from tests.show.helpers import design, trial
+
+
+@pytest.fixture(scope="module")
+def files(two, tmp_path_factory):
+    return write_outputs(two, tmp_path_factory.mktemp("out") / "deep" / "folder")
+
+
+def test_everything_is_there(files):
+    assert sorted(files) == [
+        "estimates", "figures/estimates", "figures/forest", "figures/partial_1", "figures/partial_2", "moments",
+        "report", "results", "site_effects", "summary",
+    ]  # fmt: skip
+    assert all(path.stat().st_size > 0 for path in files.values())
+    assert all(p.with_suffix(".svg").exists() for n, p in files.items() if n.startswith("figures/"))
+
+
+def test_estimates_are_the_fits(files, two):
+    table = pd.read_csv(files["estimates"])
+    expected = pd.concat([f.tidy() for f in two.fits], ignore_index=True)
+    for column in ("estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"):
+        assert table[column].to_numpy() == pytest.approx(expected[column].to_numpy(), rel=1e-12)
+    assert table["term"].tolist() == expected["term"].tolist()
+    assert table.columns[-2:].tolist() == ["direct_effect", "small_sample"]
+    assert table.groupby("direct_effect")["term"].count().to_dict() == {False: 6, True: 3}
+
+
+def test_site_effects_are_the_effects(files, two):
+    table = pd.read_csv(files["site_effects"])
+    expected = two.effects.to_frame()
+    assert table.columns.tolist() == expected.columns.tolist()
+    assert np.allclose(table.to_numpy(float), expected.to_numpy(float), rtol=1e-12, atol=0)
+
+
+def test_moments_come_back(files, two):
+    assert mm.Moments.load(files["moments"]).equals(two.moments)
+    body = files["moments"].read_text(encoding="utf-8").partition("\n")[2]
+    assert hashlib.sha256(body.encode()).hexdigest() == moments_digest(two.moments)
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_results_are_strict_json(files, two):
+    found = json.loads(files["results"].read_text(encoding="utf-8"), parse_constant=refuse)
+    assert mm.Design(**found["design"]) == two.moments.design
+    assert mm.SampleFlow.from_dict(found["flow"]) == two.moments.flow
+    assert len(found["fits"]) == len(two.fits)
+    for kept, fit in zip(found["fits"], two.fits, strict=True):
+        assert [t["estimate"] for t in kept["terms"]] == pytest.approx(fit.coefficients, rel=1e-12)
+        assert np.allclose(kept["covariance"], fit.covariance, rtol=1e-12, atol=0)
+    assert found["rank"]["cragg_donald"] == pytest.approx(two.rank.cragg_donald, rel=1e-12)
+    assert found["versions"]["msmmiv"] == mm.__version__
+    assert {"python", "numpy", "scipy", "pandas"} <= set(found["versions"])
+    assert found["moments_sha256"] == moments_digest(two.moments)
+
+
+def test_infinities_and_reasons_become_json(one, tmp_path):
+    cov = np.full((1, 1), np.inf)
+    odd = dataclasses.replace(one.headline, covariance=cov)
+    files = write_outputs(dataclasses.replace(one, headline=odd, fits=(odd,)), tmp_path)
+    found = json.loads(files["results"].read_text(encoding="utf-8"), parse_constant=refuse)
+    assert found["fits"][0]["covariance"] == [[None]]
+    assert found["rank"]["cluster_level"] == {"not_applicable": "no cluster is declared"}
+
+
+def test_the_same_input_gives_the_same_files(tmp_path):
+    rows = trial(range(6))
+    rows.loc[[3, 77], "y"] = np.nan
+    for name in ("a", "b"):
+        write_outputs(mm.Study(rows, design("m1")).analysis(), tmp_path / name)
+    first = {
+        p.relative_to(tmp_path / "a"): p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()
+    }
+    second = {
+        p.relative_to(tmp_path / "b"): p.read_bytes() for p in (tmp_path / "b").rglob("*") if p.is_file()
+    }
+    assert first == second
+    assert len(first) == 12
+
+
+def test_summary_has_no_line_over_100_columns(one, two, hostile, three_arms):
+    for analysis in (one, two, hostile, three_arms.analysis()):
+        text = summary_text(analysis)
+        assert max(map(len, text.splitlines())) <= 100
+        assert "\x1b" not in text
+        for section in (
+            "ROLES",
+            "SAMPLE",
+            "ANSWER",
+            "ESTIMATES",
+            "FIRST STAGES",
+            "RANK",
+            "WHAT IS ESTIMATED",
+        ):
+            assert f"\n{section}\n" in text
+
+
+def test_summary_says_what_was_skipped(tmp_path):
+    analysis = mm.Study(trial(["a", "b"], n=40), design("m1")).analysis()
+    assert len(analysis.skipped) == 1
+    assert "Not computed: estimator='2sls', cov_type='site': 2 sites" in summary_text(analysis)
+    assert "2 sites" in write_outputs(analysis, tmp_path)["report"].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("where", ["taken", "taken/below"])
+def test_a_file_in_the_way_is_named(one, tmp_path: Path, where):
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match="is a file"):
+        write_outputs(one, tmp_path / where)
+    assert (tmp_path / "taken").read_text(encoding="utf-8") == "mine"

@@ -1,0 +1,199 @@
+"""The report: complete, escaped, self-contained, honest."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msmmiv as mm
+from msmmiv.errors import OutputError
+from msmmiv.show.report import render_report, write_report
+from msmmiv.show.words import number
+from tests.show.helpers import HOSTILE, design, trial
+
+VOID = {"meta", "link", "br", "img", "hr", "input", "path", "use", "image"}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, ids, texts, and whether every tag that opens also closes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.text, self.crossed = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag in VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.crossed.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [a for t, a in self.elements if t == tag]
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def page(two):
+    return Page(render_report(two))
+
+
+def test_tags_are_balanced_and_ids_unique(page):
+    assert page.crossed == []
+    assert page.open == []
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    inner = {a["href"][1:] for a in page.all("a") if a["href"].startswith("#")}
+    assert inner <= set(ids)
+    for _, attributes in page.elements:
+        for key in ("aria-labelledby", "xlink:href"):
+            if attributes.get(key, "").startswith("#") or (key, key in attributes) == (
+                "aria-labelledby",
+                True,
+            ):
+                assert attributes[key].removeprefix("#") in ids
+
+
+def test_nothing_is_loaded(page):
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            value = attributes.get(name) or "#"
+            assert tag == "a" or value.startswith(("#", "data:")), (tag, name, value)
+    styles = " ".join(page.text)
+    assert "@import" not in styles
+    assert not re.search(r"url\((?!['\"]?(#|data:))", styles)
+    assert {"link", "iframe", "object", "embed"} & {t for t, _ in page.elements} == set()
+
+
+def test_it_can_be_read_without_eyes_or_mouse(page):
+    assert page.all("html")[0]["lang"] == "en"
+    assert page.all("a")[0]["class"] == "skip"
+    levels = [int(t[1]) for t, _ in page.elements if re.fullmatch(r"h[1-6]", t)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    tags = [t for t, _ in page.elements]
+    assert tags.count("table") == tags.count("caption") > 6
+    assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
+    assert all(a["role"] == "img" and a["aria-labelledby"] for a in page.all("svg"))
+    assert len(page.all("svg")) == tags.count("figure") == 4
+
+
+def test_it_says_what_it_must(page, two):
+    words = page.words
+    fit = two.headline
+    for name in fit.design.mediators:
+        assert f"one unit more of {name} changes y by {number(fit.params[name])}" in words
+    for text in (
+        fit.target, two.rank.sentence, fit.design.digest, "not a test of (ix)", "What this analysis does not claim",
+        "Reardon, S. F., and Raudenbush", "Fu, J. (2023)", "People here share clusters",
+    ):  # fmt: skip
+        assert text in words
+    assert words.count("not assessed") == 9
+    assert [a["id"] for a in page.all("details")] == [f"assumption-{a.id}" for a in mm.load_assumptions()]
+    for assumption in mm.load_assumptions():
+        for asked in assumption.questions:
+            assert " ".join(asked.split()) in words
+
+
+def test_it_never_says_too_much(page):
+    assert not re.search(r"\b(proved?|proven|valid|passed|verified)\b", page.words, re.IGNORECASE)
+
+
+def test_the_estimand_chooses_the_wording():
+    rows = trial(range(5), n=60)
+    rows["m"] = (rows["m1"] > 0.5).astype(int)
+    late = render_report(mm.Study(rows, design("m", estimand="late")).analysis())
+    assert "(vii.b)" in late
+    assert "(vii.a)" not in late
+    assert "among compliers" in late
+
+
+def test_a_free_direct_effect_changes_what_it_rests_on(three_arms):
+    text = Page(render_report(three_arms.analysis(direct_effect=True))).words
+    assert "exclusion (ii) is not assumed" in text
+    assert "direct_effect[letter] is estimated at" in text
+    assert "direct_effect=True" in text
+    assert "--direct-effect" in text
+
+
+def test_labels_that_mean_harm_do_none(hostile):
+    text = render_report(hostile)
+    page = Page(text)
+    assert page.crossed == []
+    assert [a for a in page.all("script") if a] == []
+    assert len(page.all("script")) == 1
+    assert not any(name.startswith("on") for _, a in page.elements for name in a)
+    assert "<b>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "{{ 7*7 }}" in text
+    assert not set(text) & set("\x00\x1b\u202e")
+    for name in HOSTILE[1:4]:
+        assert name in text
+
+
+def test_missing_rows_are_counted_by_arm():
+    rows = trial(range(5))
+    rows.loc[(rows["t"] == 1) & (rows.index % 7 == 0), "y"] = np.nan
+    lost = int(rows["y"].isna().sum())
+    words = Page(render_report(mm.Study(rows, design("m1")).analysis())).words
+    assert (
+        f"Missing values by arm Arm Column Rows missing it Rows used in this arm 1 y {lost} {120 - lost}"
+        in words
+    )
+
+
+def test_five_thousand_sites_stay_small():
+    rng = np.random.default_rng(2)
+    sites, n = 5000, 6
+    site, t = np.repeat(np.arange(sites), n), np.tile([0, 1], sites * n // 2)
+    m = rng.normal(size=sites * n) + rng.uniform(0.2, 2.0, sites)[site] * t
+    rows = pd.DataFrame({"s": site, "t": t, "m1": m, "y": m + rng.normal(size=sites * n)})
+    text = render_report(mm.Study(rows, design("m1")).analysis())
+    assert len(text.encode()) < 5_000_000
+    assert "The 250 of 5,000 rows with the largest weight" in text
+    (table,) = re.findall(r'<table id="site-table".*?</table>', text, re.DOTALL)
+    assert table.count("<tr>") == 251
+
+
+def test_writing_returns_the_path_and_names_what_is_in_the_way(one, tmp_path: Path):
+    path = write_report(one, tmp_path / "r.html")
+    assert path.read_text(encoding="utf-8") == render_report(one)
+    with pytest.raises(OutputError, match="could not be written"):
+        write_report(one, tmp_path / "no" / "r.html")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium to print with")
+def test_a_browser_prints_it(two, tmp_path: Path):
+    report = write_report(two, tmp_path / "report.html")
+    target = tmp_path / "report.pdf"
+    subprocess.run(
+        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         "--no-pdf-header-footer", f"--print-to-pdf={target}", report.as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert target.read_bytes()[:5] == b"%PDF-"
+    assert target.stat().st_size > 50_000

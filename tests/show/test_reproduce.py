@@ -1,0 +1,127 @@
+"""The lines a report gives for other programs: those that can run here are run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import msmmiv as mm
+from msmmiv.cli import main
+from msmmiv.show import reproduce
+from tests.show.helpers import design, trial
+
+CASES = {
+    "plain": {"roles": {"mediators": ("m1",)}},
+    "covariate and clusters": {"roles": {"mediators": ("m1", "m2"), "covariates": ("x",), "cluster": "class"}},
+    "direct effect": {"roles": {"mediators": ("m1",)}, "direct_effect": True},
+    "three arms": {"roles": {"mediators": ("m1", "m2"), "control": "c"}, "arms": ("a", "c", "b")},
+    "three arms, direct": {
+        "roles": {"mediators": ("m1", "m2"), "control": "c"}, "arms": ("a", "c", "b"), "direct_effect": True,
+    },
+    "blocks and weights": {
+        "roles": {"mediators": ("m1",), "block": "b", "weights": "w", "weight_kind": "analytic"}, "cov_type": "site",
+    },
+    "dose": {
+        "roles": {"mediators": ("m1",), "treatment_kind": "continuous"}, "arms": (0.0, 1.5, 4.0), "direct_effect": True,
+    },
+}  # fmt: skip
+
+
+def case(name, tmp_path):
+    options = dict(CASES[name])
+    rows = trial(range(7), arms=options.pop("arms", (0, 1)), seed=len(name))
+    rows["b"] = np.arange(len(rows)) % 2
+    rows["w"] = np.random.default_rng(1).uniform(0.5, 2.0, len(rows))
+    roles = dict(options.pop("roles"))
+    path = tmp_path / "rows of a trial.csv"
+    rows.to_csv(path, index=False)
+    analysis = mm.Study(path, design(*roles.pop("mediators"), **roles)).analysis(**options)
+    return pd.read_csv(path), path, analysis
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_linearmodels_lines_give_the_same_coefficients(name, tmp_path):
+    rows, _, analysis = case(name, tmp_path)
+    code, found = reproduce.linearmodels_lines(analysis), {}
+    last = code.splitlines()[-1]
+    code = code.replace(last, "result = " + re.fullmatch(r"print\((.*)\)", last)[1])
+    exec(code, {"df": rows}, found)  # noqa: S102 - our own lines are what is tested
+    expected = analysis.headline.params
+    assert found["result"].params[expected.index].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-7)
+    ratio = found["result"].std_errors[expected.index] / analysis.headline.std_errors
+    assert ratio.to_numpy() == pytest.approx(np.full(len(ratio), ratio.iloc[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_python_lines_give_the_same_fit(name, tmp_path, monkeypatch, capsys):
+    _, path, analysis = case(name, tmp_path)
+    monkeypatch.chdir(path.parent)
+    found = {}
+    exec(reproduce.python_lines(analysis), {}, found)  # noqa: S102
+    assert found["fit"].params.to_dict() == pytest.approx(analysis.headline.params.to_dict(), rel=1e-12)
+    assert found["fit"].std_errors.to_dict() == pytest.approx(
+        analysis.headline.std_errors.to_dict(), rel=1e-12
+    )
+    assert (path.parent / "report.html").exists()
+    assert "Estimand" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_command_gives_the_same_estimates(name, tmp_path, monkeypatch):
+    _, path, analysis = case(name, tmp_path)
+    monkeypatch.chdir(path.parent)
+    words = shlex.split(reproduce.cli_line(analysis))
+    assert words[0] == "msmmiv"
+    done = CliRunner().invoke(main, words[1:], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    table = pd.read_csv(path.parent / "results" / "estimates.csv")
+    first = table.iloc[: len(analysis.headline.terms)]
+    assert first["estimate"].to_numpy() == pytest.approx(analysis.headline.coefficients, rel=1e-12)
+    assert first["std_error"].to_numpy() == pytest.approx(analysis.headline.std_errors.to_numpy(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "stata", "r"),
+    [
+        ("plain", "ivreghdfe y (m1 = ibn.s#c.t), absorb(s) robust",
+         'feols(y ~ 1 | s | m1 ~ i(s, t), data = df, vcov = "hetero")'),
+        ("covariate and clusters", "ivreghdfe y x (m1 m2 = ibn.s#c.t), absorb(s) cluster(class)",
+         "feols(y ~ x | s | m1 + m2 ~ i(s, t), data = df, vcov = ~class)"),
+        ("three arms, direct", "ivreghdfe y i(1 2).t (m1 m2 = ibn.s#i(1 2).t), absorb(s) robust",
+         'feols(y ~ i(t, ref = "c") | s | m1 + m2 ~ i(s, i.t, ref2 = "c"), data = df, vcov = "hetero")'),
+        ("blocks and weights", "ivreghdfe y (m1 = ibn.s#c.t) [aw=w], absorb(i.s#i.b) cluster(s)",
+         "feols(y ~ 1 | s^b | m1 ~ i(s, t), data = df, weights = ~w, vcov = ~s)"),
+        ("dose", "ivreghdfe y c.t (m1 = ibn.s#c.t), absorb(s) robust",
+         'feols(y ~ t | s | m1 ~ i(s, t), data = df, vcov = "hetero")'),
+    ],
+)  # fmt: skip
+def test_lines_for_stata_and_r(name, stata, r, tmp_path):
+    _, _, analysis = case(name, tmp_path)
+    assert reproduce.stata_lines(analysis).splitlines()[-1] == stata.replace("y c.t", "y t")
+    assert reproduce.fixest_lines(analysis).splitlines()[-1] == r
+
+
+def test_arms_that_are_words_are_recoded():
+    analysis = mm.Study(trial(range(5), arms=("off", "on")), design("m1", control="off")).analysis()
+    assert "* t coded 0 = off, 1 = on" in reproduce.stata_lines(analysis)
+    assert 'df$treated <- as.integer(df[["t"]] != "off")' in reproduce.fixest_lines(analysis)
+    assert "i(s, treated)" in reproduce.fixest_lines(analysis)
+
+
+def test_names_are_quoted_where_a_language_needs_it(hostile):
+    assert "`the <b>outcome</b>`" in reproduce.fixest_lines(hostile)
+    assert "the__b_outcome__b_" in reproduce.stata_lines(hostile)
+    assert shlex.split(reproduce.cli_line(hostile))[4] == "the <b>outcome</b>"
+
+
+def test_rows_dropped_on_request_are_dropped_again(tmp_path):
+    rows = trial(range(5))
+    rows.loc[3, "s"] = np.nan
+    analysis = mm.Study(rows, design("m1"), missing="drop").analysis()
+    assert 'missing="drop"' in reproduce.python_lines(analysis)
+    assert "--missing drop" in reproduce.cli_line(analysis)
