@@ -1,0 +1,133 @@
+"""The examples run, and print the numbers they promise."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msmmiv as mm
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+NEEDS_DATA = {"make_star_moments.py"}
+ALONE = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in NEEDS_DATA)
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What every example prints, each run as its reader would run it: alone, without arguments."""
+    folder = tmp_path_factory.mktemp("examples")
+    out = {}
+    for name in ALONE:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(EXAMPLES / name)],
+            cwd=folder, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{name}\n{done.stderr}"
+        out[name] = done.stdout
+    assert list(folder.iterdir()) == [], "examples leave nothing behind"
+    return out
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found is not None, f"{pattern!r} is not in\n{text}"
+    return float(found[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("name", [*ALONE, *sorted(NEEDS_DATA)])
+def test_says_what_it_is_and_stays_short(name: str) -> None:
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert text.startswith('"""')
+    assert f"python examples/{name}" in text
+    assert len(text.splitlines()) < 60
+
+
+def test_quickstart_reproduces_the_star_reference(said: dict[str, str]) -> None:
+    """The reference: 2SLS with class-clustered errors of the public file, computed by linearmodels."""
+    text = said["quickstart.py"]
+    assert "5,871 rows, 79 sites, 79 instruments, 325 clusters" in text
+    assert number(r"class_size +(-?[\d.]+)", text) == pytest.approx(-1.11376, abs=5e-5)
+    assert number(r"class_size +-?[\d.]+ +([\d.]+)", text) == pytest.approx(0.27226, abs=5e-6)
+    assert number(r"Cragg-Donald F: ([\d.]+)", text) == pytest.approx(1082.126, abs=0.5)
+    assert number(r"clusters as rows: ([\d.]+)", text) == pytest.approx(31.63, abs=0.05)
+    assert number(r"report: star.html, ([\d,]+) bytes", text) > 10_000
+
+
+def test_blocks_matter(said: dict[str, str]) -> None:
+    text = said["three_arms_blocks.py"]
+    assert "15 sites, 30 instruments" in text
+    for blocks, income_is_right in (("with blocks", True), ("without blocks", False)):
+        income = number(rf"\n{blocks} +hours [\d.]+, income ([\d.]+)", text)
+        assert (abs(income - 0.8) < 0.05) is income_is_right
+    assert number(r"with blocks +hours ([\d.]+)", text) == pytest.approx(0.5, abs=0.05)
+
+
+def test_merged_equals_pooled(said: dict[str, str]) -> None:
+    text = said["merge_agencies.py"]
+    assert len(re.findall(r"\w+ sends \w+\.csv", text)) == 3
+    assert number(r"rows together: ([\d.e+-]+)", text) <= 1e-12
+
+
+def test_the_published_table_gives_the_weighted_line(said: dict[str, str]) -> None:
+    text = said["published_table.py"]
+    itt = np.array([4.1, 2.0, 5.2, 0.4, 3.3])
+    weight = np.array([0.9, 0.7, 1.1, 0.8, 0.6]) ** -2.0
+    hours = np.array([3.8, 1.5, 5.0, 0.2, 3.0])
+    slope = np.linalg.lstsq((np.sqrt(weight) * hours)[:, None], np.sqrt(weight) * itt, rcond=None)[0][0]
+    assert number(r"through the origin: ([\d.]+)", text) == pytest.approx(slope, abs=5e-5)
+    assert "assumed zero" in text
+
+
+def test_explicit_instruments_agree(said: dict[str, str]) -> None:
+    text = said["explicit_instruments.py"]
+    assert "10 instruments" in text
+    for term in ("class_size", "hours"):
+        row = re.search(rf"^{term} +(\S+) +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE)
+        assert row is not None
+        estimate, theirs, error, their_error = map(float, row.groups())
+        assert estimate == pytest.approx(theirs, abs=1e-9)
+        assert error == pytest.approx(their_error, abs=1e-9)
+
+
+def test_make_star_moments_writes_moments_that_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pupil file is not in the repository; a made-up one with its columns stands in."""
+    rng = np.random.default_rng(0)
+    site, room = (part.repeat(12) for part in np.divmod(np.arange(16), 4))
+    small = room % 2
+    pupils = pd.DataFrame({"site": site, "T": small, "class_id": 10 * site + room})
+    pupils["class_size"] = 23 - (6 + site) * small
+    pupils["tch_exp"] = rng.integers(1, 20, len(pupils))
+    for name in ("female", "white_asian", "freelunch"):
+        pupils[name] = rng.integers(0, 2, len(pupils))
+    for name in ("math", "read"):
+        pupils[name] = 500 - pupils["class_size"] + rng.normal(0, 10, len(pupils))
+    pupils.loc[0, "math"] = np.nan
+    source = tmp_path / "star_k.csv"
+    pupils.to_csv(source, index=False)
+
+    script = str(EXAMPLES / "make_star_moments.py")
+    monkeypatch.setattr(sys, "argv", [script, str(source), str(tmp_path)])
+    runpy.run_path(script, run_name="__main__")
+
+    written = [Path(line) for line in capsys.readouterr().out.split()]
+    assert [p.name for p in written] == [
+        "star_math.csv",
+        "star_math_covariates.csv",
+        "star_math_two_mediators.csv",
+        "star_reading.csv",
+    ]
+    for path in written:
+        moments = mm.Moments.load(path)
+        assert (moments.n_sites, moments.n_cells) == (4, 16)
+        assert moments.n.sum() == moments.flow.rows_used == 192 - ("math" in path.name)
+        assert np.isfinite(mm.fit(moments, "2sls").params["class_size"])
+    assert mm.Moments.load(written[1]).design.covariates == ("female", "white_asian", "freelunch")
