@@ -91,7 +91,16 @@ def main() -> None:
         return
     got = {}
     for name in JOBS[1:]:
-        command = [sys.executable, __file__, "--job", name, "--rows", str(args.rows), "--sites", str(args.sites)]
+        command = [
+            sys.executable,
+            __file__,
+            "--job",
+            name,
+            "--rows",
+            str(args.rows),
+            "--sites",
+            str(args.sites),
+        ]
         got[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     ours, theirs = (np.array(got[k]["numbers"]) for k in ("msmmiv", "linearmodels"))
     result = {

@@ -26,9 +26,7 @@ class Rules:
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    section = re.search(
-        rf"^## {re.escape(heading)}.*?$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE
-    )
+    section = re.search(rf"^## {re.escape(heading)}.*?$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
     assert section, f"ARCHITECTURE.md has no section '{heading}'"
     rows = [line.strip("| ").split("|") for line in section[1].splitlines() if line[:1] == "|"]
     return [[cell.strip() for cell in row] for row in rows[2:]]  # header and rule dropped

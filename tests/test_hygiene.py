@@ -21,9 +21,7 @@ def listed_by_git(root: Path) -> list[Path] | None:
     if shutil.which("git") is None or not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others"]
-    done = subprocess.run(
-        [*command, "--exclude-standard"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--exclude-standard"], capture_output=True, text=True, check=False)
     if done.returncode:
         return None
     return [root / name for name in done.stdout.split("\0") if name]
@@ -34,8 +32,7 @@ def walked(root: Path) -> list[Path]:
         path
         for path in root.rglob("*")
         if not any(
-            part in SKIPPED or part.endswith(("_cache", ".egg-info"))
-            for part in path.relative_to(root).parts
+            part in SKIPPED or part.endswith(("_cache", ".egg-info")) for part in path.relative_to(root).parts
         )
     ]
 

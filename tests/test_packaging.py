@@ -15,18 +15,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix")
 # Columns that only a person has; the packaged example is moments of classes.
-PERSON = re.compile(
-    r"(student|pupil|person|respondent)[_ ]?id|stdntid|birth[_ ]?(year|date)", re.IGNORECASE
-)
+PERSON = re.compile(r"(student|pupil|person|respondent)[_ ]?id|stdntid|birth[_ ]?(year|date)", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    done = subprocess.run(
-        [*command, str(ROOT)], capture_output=True, text=True, check=False, timeout=300
-    )
+    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.glob("*.whl")
     return zipfile.ZipFile(path)
@@ -82,9 +78,7 @@ def test_versions_agree(project: dict) -> None:
 
 def test_the_example_holds_no_person(wheel: zipfile.ZipFile) -> None:
     """Every table of the example is far shorter than the trial, and no column is a person's."""
-    tables = [
-        n for n in wheel.namelist() if n.startswith("msmmiv/data/") and not n.endswith((".py", "/"))
-    ]
+    tables = [n for n in wheel.namelist() if n.startswith("msmmiv/data/") and not n.endswith((".py", "/"))]
     assert tables
     for name in tables:
         text = wheel.read(name).decode("utf-8")  # plain text, so that anybody can look

@@ -103,9 +103,7 @@ def test_what_cannot_be_tested_is_not_called_testable() -> None:
         ("i", r'^id = "i"', "id = i", r"^i\.toml: is not valid TOML"),
     ],
 )
-def test_a_mistake_is_named(
-    folder: Path, name: str, pattern: str, replacement: str, message: str
-) -> None:
+def test_a_mistake_is_named(folder: Path, name: str, pattern: str, replacement: str, message: str) -> None:
     edit(folder / f"{name}.toml", pattern, replacement)
     with pytest.raises(AssumptionFileError, match=message):
         load_assumptions(folder=folder)

@@ -75,10 +75,15 @@ def test_hc_of_estimatr(case: tuple[mm.Study, dict[str, Any]], kind: str) -> Non
     if "diagnostic_endogeneity" in g:
         wu = s.wu_hausman(cov_type=kind)
         assert wu.stat == pytest.approx(g["diagnostic_endogeneity"]["value"], rel=RTOL)
-        assert (wu.df, wu.df_denom) == (g["diagnostic_endogeneity"]["numdf"], g["diagnostic_endogeneity"]["dendf"])
+        assert (wu.df, wu.df_denom) == (
+            g["diagnostic_endogeneity"]["numdf"],
+            g["diagnostic_endogeneity"]["dendf"],
+        )
         assert isinstance(fit.wu_hausman_robust, mm.NotApplicable)
         assert "rows" in fit.wu_hausman_robust.reason
-        stats = [v for k, v in g["diagnostic_first_stage"].items() if k.endswith("value") and "p.value" not in k]
+        stats = [
+            v for k, v in g["diagnostic_first_stage"].items() if k.endswith("value") and "p.value" not in k
+        ]
         np.testing.assert_allclose([f.f_robust.stat for f in fit.first_stage], stats, rtol=RTOL)
 
 
@@ -160,7 +165,9 @@ def test_clustered_estimatr(
 def test_first_stages_reduced_form_and_tests(case: tuple[mm.Study, dict[str, Any]]) -> None:
     s, g = case
     fit = s.fit("2sls", cov_type="classical")
-    rows = dict(zip(g["diagnostics_classical"]["rownames"], g["diagnostics_classical"]["values"], strict=True))
+    rows = dict(
+        zip(g["diagnostics_classical"]["rownames"], g["diagnostics_classical"]["values"], strict=True)
+    )
     for stage in fit.first_stage:
         golden = g["first_stage"][stage.variable]
         np.testing.assert_allclose(
@@ -171,7 +178,9 @@ def test_first_stages_reduced_form_and_tests(case: tuple[mm.Study, dict[str, Any
         assert stage.f_classical.pvalue == pytest.approx(golden["p"], rel=1e-6)
         assert stage.r2 == pytest.approx(golden["r2"], rel=RTOL)
     np.testing.assert_allclose(
-        fit.reduced_form.coefficients["estimate"], list(g["reduced_form"]["coef_t_by_site"].values()), rtol=1e-8
+        fit.reduced_form.coefficients["estimate"],
+        list(g["reduced_form"]["coef_t_by_site"].values()),
+        rtol=1e-8,
     )
     wu, sargan = rows["Wu-Hausman"], rows["Sargan"]
     assert [fit.wu_hausman.df, fit.wu_hausman.df_denom] == wu[:2]
@@ -224,10 +233,14 @@ def test_fixest(part: str) -> None:
     for kind, golden in (("HC1", hetero), ("cluster", cluster)):
         fit = s.fit(cov_type=kind)
         np.testing.assert_allclose(
-            [f.f_robust.stat for f in fit.first_stage], [v["stat"] for v in golden["ivwald1"].values()], rtol=RTOL
+            [f.f_robust.stat for f in fit.first_stage],
+            [v["stat"] for v in golden["ivwald1"].values()],
+            rtol=RTOL,
         )
     np.testing.assert_allclose(
-        [f.f_classical.stat for f in classical.first_stage], [v["stat"] for v in iid["ivwald1"].values()], rtol=RTOL
+        [f.f_classical.stat for f in classical.first_stage],
+        [v["stat"] for v in iid["ivwald1"].values()],
+        rtol=RTOL,
     )
     assert classical.wu_hausman.stat == pytest.approx(iid["wh"]["wh"]["stat"], rel=RTOL)
     assert classical.r2 == pytest.approx(iid["r2"]["r2"], rel=RTOL)

@@ -39,7 +39,9 @@ def studies(draw: st.DrawFn) -> tuple[mm.Study, object, bool]:
 
 
 @given(studies())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 def test_random_designs(drawn: tuple[mm.Study, object, bool]) -> None:
     study, df, direct = drawn
     model = to_linearmodels(df, study.design, direct_effect=direct)
@@ -56,7 +58,9 @@ def test_random_designs(drawn: tuple[mm.Study, object, bool]) -> None:
         fit = study.fit("2sls", direct_effect=direct, **ours)
         scale = np.abs(fit.params[terms]).max()
         np.testing.assert_allclose(fit.params[terms], other.params[terms], rtol=RTOL, atol=RTOL * scale)
-        np.testing.assert_allclose(fit.std_errors[terms], other.std_errors[terms], rtol=1e-6, err_msg=str(ours))
+        np.testing.assert_allclose(
+            fit.std_errors[terms], other.std_errors[terms], rtol=1e-6, err_msg=str(ours)
+        )
         if direct:
             names = [c for c in other.params.index if str(c).startswith("direct_effect ")]
             mine = [t for t in fit.terms if t.startswith("direct_effect")]
@@ -73,7 +77,9 @@ def test_random_designs(drawn: tuple[mm.Study, object, bool]) -> None:
 def test_bridge_refuses_what_linearmodels_lacks() -> None:
     df = trial(1)
     df["f"] = 1
-    design = mm.Design(outcome="y", treatment="t", mediators="m0", site="site", weights="f", weight_kind="frequency")
+    design = mm.Design(
+        outcome="y", treatment="t", mediators="m0", site="site", weights="f", weight_kind="frequency"
+    )
     with pytest.raises(mm.errors.DesignError, match="repeat the rows"):
         to_linearmodels(df, design)
     with pytest.raises(mm.errors.ColumnError, match="'nope'"):

@@ -11,7 +11,8 @@ FIGURES = {
     "math": (5871, {"class_size": (-1.11376, 0.16241, 0.16591, 0.16706, 0.27226)}, (1082.126,), 268.231, 78),
     "math_two_mediators": (
         5850,
-        {"class_size": (-1.12151, 0.1631, None, 0.16695, 0.26822), "tch_exp": (0.40866, 0.21736, None, 0.22183, 0.38038)},
+        {"class_size": (-1.12151, 0.1631, None, 0.16695, 0.26822),
+         "tch_exp": (0.40866, 0.21736, None, 0.22183, 0.38038)},
         (1085.094, 23.989), 265.411, 77,
     ),
     "math_covariates": (5852, {"class_size": (-1.09603, 0.15776, None, 0.16198, 0.26816)}, (1080.507,), 272.267, 78),
@@ -46,7 +47,9 @@ def test_published_figures(analysis: str) -> None:
 
 
 def test_clustered_without_correction() -> None:
-    assert float(mm.fit(mm.data.star(), small_sample="CR0").std_errors.iloc[0]) == pytest.approx(0.27, abs=6e-6)
+    assert float(mm.fit(mm.data.star(), small_sample="CR0").std_errors.iloc[0]) == pytest.approx(
+        0.27, abs=6e-6
+    )
 
 
 def test_strength_with_classes_as_rows() -> None:

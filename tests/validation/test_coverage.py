@@ -27,7 +27,14 @@ SETTINGS = {
 
 
 def draw(
-    rng: np.random.Generator, sites: int, n: int, mean: float, tau: float, spread: float, room: float, common: float
+    rng: np.random.Generator,
+    sites: int,
+    n: int,
+    mean: float,
+    tau: float,
+    spread: float,
+    room: float,
+    common: float,
 ) -> pd.DataFrame:
     """One trial in which the effect of the mediator is 1 on average over sites."""
     site = np.repeat(np.arange(sites), n)
@@ -56,7 +63,10 @@ def test_coverage(name: str) -> None:
             rows.append((kind, float(fit.params.iloc[0]), float(fit.std_errors.iloc[0]), low <= 1.0 <= high))
     frame = pd.DataFrame(rows, columns=["cov_type", "estimate", "std_error", "covers"])
     table = frame.groupby("cov_type").agg(
-        mean=("estimate", "mean"), sd=("estimate", "std"), mean_se=("std_error", "mean"), coverage=("covers", "mean")
+        mean=("estimate", "mean"),
+        sd=("estimate", "std"),
+        mean_se=("std_error", "mean"),
+        coverage=("covers", "mean"),
     )
     table = table.reset_index().assign(setting=name, replications=REPLICATIONS).round(4)
     kept = pd.read_csv(TABLE) if TABLE.exists() else table.iloc[:0]
@@ -66,8 +76,12 @@ def test_coverage(name: str) -> None:
         ["setting", "cov_type", "mean", "sd", "mean_se", "coverage", "replications"]
     ].to_csv(TABLE, index=False)
     covered = table.set_index("cov_type")["coverage"]
-    right = {"strong, constant effects": ["classical", "HC1", "cluster", "site"], "strong, classrooms": ["cluster", "site"],
-             "strong, effects differ by site": ["site"], "many weak sites": []}[name]  # fmt: skip
+    right = {
+        "strong, constant effects": ["classical", "HC1", "cluster", "site"],
+        "strong, classrooms": ["cluster", "site"],
+        "strong, effects differ by site": ["site"],
+        "many weak sites": [],
+    }[name]
     for kind in right:
         assert 0.925 <= covered[kind] <= 0.972, (kind, covered[kind])
     if name == "strong, classrooms":
