@@ -216,3 +216,7 @@ def _say_where(files: dict[str, Path]) -> None:
     if files:
         folder = files["report"].parent
         click.echo(f"\nReport: {files['report']}\nTables and figures: {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -58,15 +58,17 @@ class ColumnError(DataError):
     """A column the design names is not in the data, or cannot play its role."""
 
     @classmethod
-    def not_found(cls, name: str, role: str, available: Sequence[str]) -> ColumnError:
+    def not_found(
+        cls, name: str, role: str, available: Sequence[str], *, where: str = "the data"
+    ) -> ColumnError:
         """Say which column is missing and which ones are near it."""
         near = difflib.get_close_matches(name, available, n=3, cutoff=0.5)
         folded = [a for a in available if a.strip().casefold() == name.strip().casefold()]
         near = folded or near
         hint = f"Did you mean {listing(near, quote=True)}? " if near else ""
         return cls(
-            f"Column {name!r} ({role}) is not in the data. {hint}"
-            f"The data has {listing(available, quote=True, most=15)}."
+            f"Column {name!r} ({role}) is not in {where}. {hint}"
+            f"{where[:1].upper()}{where[1:]} has {listing(available, quote=True, most=15)}."
         )
 
     @classmethod

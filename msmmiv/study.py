@@ -71,6 +71,10 @@ class Study:
         check_choice(missing, Missing, "missing")
         self._rows: Rows | None = None
         if isinstance(data, Moments):
+            if missing != "error" or progress is not None:
+                raise DesignError(
+                    "missing= and progress= are about reading rows; moments hold none. Leave them out."
+                )
             if design is not None and design != data.design:
                 raise MomentsMismatch("The moments were made with another design; leave `design` out.")
             self.source = "moments"

@@ -241,8 +241,8 @@ def _check_rank(system: System, mixed: Array, name: str) -> None:
     same = dependent_columns(system.total[np.ix_(order, order)], size)
     if same or name == "ols":
         raise RankDeficientError(
-            f"{listing(bad, quote=True)} repeats the other mediators exactly (inside sites it is a linear combination "
-            "of them): assumption (viii) fails. Keep one of them."
+            f"Inside sites {listing(bad, quote=True)} is a linear combination of the other mediators and covariates: "
+            "assumption (viii) fails. Keep one of them."
         )
     raise RankDeficientError(
         f"Across the {system.within.moments.n_sites} sites the treatment moves {listing(bad, quote=True)} in exact "

@@ -74,7 +74,10 @@ def _stage(
     null = f"the treatment moves {name} {'equally in all sites' if system.n_direct else 'in no site'}"
     label = f"First-stage F, {name}"
     classical: TestResult
-    if rss <= EXACT * restricted:
+    if restricted <= EXACT * system.total[j, j]:
+        restricted = rss = float("nan")
+        classical = NotApplicable(label, f"intercepts and covariates fit {name} exactly")
+    elif rss <= EXACT * restricted:
         classical = NotApplicable(label, f"{name} does not vary inside site-by-arm cells")
     elif m.design.weight_kind == "probability":
         classical = NotApplicable(label, _PWEIGHTS)

@@ -225,6 +225,7 @@ class Moments(CodedCells):
         """The cells as a tidy table, in the columns of the moments file."""
         frame = self._keys()
         frame["n"] = self.n
+        p = len(self.variables)
         parts = {"": self.first} | ({} if self.squared is self.first else {"squared_": self.squared})
         for prefix, part in parts.items():
             columns = {f"{prefix}weight": part.weight}
@@ -233,6 +234,11 @@ class Moments(CodedCells):
             for i, a in enumerate(self.variables):
                 for j, b in enumerate(self.variables[i:], start=i):
                     columns[f"{prefix}scatter[{a},{b}]"] = part.scatter[:, i, j]
+            if len(columns) < 1 + p * (p + 3) // 2:
+                raise DataError(
+                    "Names with commas make the columns of this table ambiguous: "
+                    f"{listing(self.variables, quote=True)}. Rename those columns in the data."
+                )
             frame = pd.concat([frame, pd.DataFrame(columns)], axis=1)
         return frame
 

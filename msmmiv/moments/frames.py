@@ -7,6 +7,7 @@ tests pass on it.
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,8 +168,24 @@ def _native(data: Any, design: Design) -> tuple[Any, Callable[[pd.DataFrame], Fr
     connection = duckdb.connect()
     options = READ_CSV if reader == "read_csv" else ""
     with _reading(data):
+        files = sorted(glob.glob(pattern))  # noqa: PTH207 - the pattern may be absolute
+        for file in files:
+            _check_columns(connection, reader, file, design, alone=len(files) == 1)
         relation = connection.sql(f"SELECT * FROM {reader}(?, union_by_name=true{options})", params=[pattern])  # noqa: S608 - reader is from FILES
     return relation, lambda table: nw.from_native(connection.from_df(table))
+
+
+def _check_columns(connection: Any, reader: str, file: str, design: Design, *, alone: bool) -> None:
+    """Look at a file's own header: reading several as one would fill what one of them lacks with nulls."""
+    relation = connection.sql(f"SELECT * FROM {reader}(?) LIMIT 0", params=[glob.escape(file)])  # noqa: S608 - see FILES
+    for role, column in design.roles():
+        if column not in relation.columns and not alone:
+            raise ColumnError.not_found(column, role, relation.columns, where=f"{Path(file).name!r}")
+        if reader == "read_csv" and f"{column}_1" in relation.columns:
+            with Path(file).open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+                named = re.split(r"[,;|\t]", lines.readline().strip())
+            if [n.strip("\"' ") for n in named].count(column) > 1:
+                raise ColumnError(f"{column!r} is the name of more than one column of {Path(file).name!r}.")
 
 
 def _beside_relation(relation: Any, small: pd.DataFrame) -> Frame:  # noqa: ARG001 - read by the query

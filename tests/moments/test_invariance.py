@@ -121,12 +121,17 @@ def test_merged_sources_give_the_fit_of_the_whole(kind):
 
 @pytest.mark.parametrize("kind", ["HC2", "HC3"])
 @pytest.mark.parametrize("options", [{}, {"covariates": ["x"]}])
-def test_a_row_alone_in_its_block_adds_nothing(kind, options):
+@pytest.mark.parametrize("source", ["pandas", "parquet"])
+def test_a_row_alone_in_its_block_adds_nothing(kind, options, source, tmp_path):
     df = people(7)
     lone = df.iloc[[0]].assign(b=99)
     d = design(block="b", **options)
     a = mm.Study(df, d).fit(cov_type=kind)
-    b = mm.Study(pd.concat([df, lone], ignore_index=True), d).fit(cov_type=kind)
+    more = pd.concat([df, lone], ignore_index=True)
+    if source == "parquet":
+        more.to_parquet(tmp_path / "rows.parquet")
+        more = tmp_path / "rows.parquet"
+    b = mm.Study(more, d).fit(cov_type=kind)
     np.testing.assert_allclose(b.params, a.params, rtol=1e-10)
     np.testing.assert_allclose(b.cov, a.cov, rtol=1e-9)
 
