@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
@@ -107,10 +108,15 @@ class Design:
             names = (value,) if isinstance(value, str) else () if value is None else value
             if not isinstance(names, Iterable):
                 raise DesignError(f"The {role} must be column names, not {value!r}.")
+            if isinstance(names, set | frozenset):
+                raise DesignError(f"The {role} are a set, which has no order. Give a list: {role}=[...].")
             object.__setattr__(self, role, tuple(names))
         control: Any = self.control
         if hasattr(control, "item"):  # a numpy scalar: keep the plain value
-            object.__setattr__(self, "control", control.item())
+            control = control.item()
+        if isinstance(control, float) and control.is_integer():  # as in the labels of arms
+            control = int(control)
+        object.__setattr__(self, "control", control)
         self._check_names()
         check_choice(self.treatment_kind, TreatmentKind, "treatment_kind")
         check_choice(self.estimand, Estimand, "estimand")
@@ -185,7 +191,10 @@ class Design:
     @property
     def digest(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the roles: the design's name in results."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        roles = self.to_dict()
+        if isinstance(self.control, bool):  # False equals 0, and equal designs have one name
+            roles["control"] = int(self.control)
+        text = json.dumps(roles, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,7 +215,8 @@ class Design:
         """Read ``"outcome ~ covariates | site | mediators ~ treatment"``; write 1 for no covariates.
 
         The order is that of fixest. Names with spaces go in backticks. Covariates are plain columns:
-        make transformed columns in the data first, so that every engine sees the same numbers.
+        make transformed columns in the data first, so that every engine sees the same numbers. The
+        intercepts are those of the sites, so a leading ``1 +`` says nothing new and ``0 +`` is refused.
 
         Parameters
         ----------
@@ -217,7 +227,7 @@ class Design:
         Raises
         ------
         DesignError
-            When the text does not have that shape.
+            When the text does not have that shape, or an option says again what is in it.
 
         Examples
         --------
@@ -230,6 +240,14 @@ class Design:
             "The formula must read 'outcome ~ covariates | site | mediators ~ treatment' "
             "(write 1 for no covariates)"
         )
+        if not isinstance(formula, str):
+            raise DesignError(f"{shape}; it must be text, not {type(formula).__name__}.")
+        again = [k for k in ("outcome", "covariates", "site", "mediators", "treatment") if k in options]
+        if again:
+            raise DesignError(
+                f"{listing(again, quote=True)} is already in the formula {formula!r}. Say it once: in the formula, "
+                "or with Design(...) and keywords only."
+            )
         parts = _split(formula, "|")
         if len(parts) != 3:
             raise DesignError(f"{shape}; {formula!r} has {len(parts)} parts between bars, not 3.")
@@ -239,10 +257,9 @@ class Design:
         for role, text in (("outcome", left[0]), ("site", parts[1]), ("treatment", right[1])):
             if len(_names(text)) != 1:
                 raise DesignError(f"{shape}; the {role} must be one column, not {text.strip()!r}.")
-        covariates = () if left[1].strip() in {"", "1", "0"} else _names(left[1])
         return cls(
             outcome=_names(left[0])[0],
-            covariates=covariates,
+            covariates=_covariates(left[1]),
             site=_names(parts[1])[0],
             mediators=_names(right[0]),
             treatment=_names(right[1])[0],
@@ -285,8 +302,23 @@ def _split(text: str, mark: str) -> list[str]:
     return parts
 
 
+def _covariates(text: str) -> tuple[str, ...]:
+    """Names in the covariate part, where a lone or leading 1 stands for the intercepts."""
+    bare = "".join(text.split("`")[::2])
+    if re.search(r"(^|[+-])\s*0\s*($|[+-])|-\s*1\s*($|[+-])", bare):
+        raise DesignError(
+            f"{text.strip()!r} asks for no intercept, but site intercepts are always there. "
+            "Write 1 for no covariates, or only their names."
+        )
+    text = re.sub(r"^\s*1\s*(\+(?=\s*[^\s+])|$)", "", text)
+    return _names(text)
+
+
 def _names(text: str) -> tuple[str, ...]:
-    """Column names in a sum of plain terms such as ``a + `b c```; formulaic reads the sum."""
+    """Column names in a sum of plain terms such as ``a + `b c```; formulaic reads the sum.
+
+    A column that is there twice is also twice in the answer, for the design to refuse.
+    """
     from formulaic import Formula
     from formulaic.errors import FormulaicError
 
@@ -314,4 +346,6 @@ def _names(text: str) -> tuple[str, ...]:
                 f"(columns so far: {listing(names) or 'none'})."
             )
         names.append(str(factors[0].expr))
-    return tuple(names)
+    # Formulaic keeps a repeated term once.
+    pieces = [piece.strip(" \t\n()").strip("`") for piece in _split(text, "+")]
+    return tuple(name for name in names for _ in range(max(1, pieces.count(name))))

@@ -15,6 +15,7 @@ from msmmiv.diagnose.rank import RankReport, rank
 from msmmiv.errors import DesignError, MomentsMismatch, MsmmivError, check_choice
 from msmmiv.estimate import Method, exogeneity_test, fit
 from msmmiv.inference.covariance import CovType, SmallSample
+from msmmiv.inference.first_stage import site_effects_from_rows
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import TestResult
 from msmmiv.moments.cells import Missing, Moments
@@ -101,7 +102,9 @@ class Study:
 
     @cached_property
     def effects(self) -> SiteEffects:
-        """Site effects on the outcome and on every mediator."""
+        """Site effects on the outcome and on every mediator; with covariates, robust by a pass over the rows."""
+        if self._rows is not None and (self.design.covariates or not self.moments.arms):
+            return site_effects_from_rows(self.moments, self._rows)
         return SiteEffects.from_moments(self.moments)
 
     def fit(

@@ -184,7 +184,11 @@ def test_files_that_are_not_there(tmp_path):
     refuses(tmp_path / "trial.csv", DataError, r"trial.csv' was not found. The folder has 'trial_2024.csv'")
     refuses(tmp_path / "nowhere" / "trial.csv", DataError, r"trial.csv' was not found\.$")
     refuses(tmp_path / "x*.csv", DataError, "Could not read.*No files found that match the pattern")
-    refuses(str(tmp_path), DataError, "does not end in")
+    refuses(str(tmp_path), DataError, r"is a folder. To read its files as one, give '.*\*\.csv'")
+    (tmp_path / "set.parquet").mkdir()
+    people(8).to_parquet(tmp_path / "set.parquet" / "part.parquet")
+    refuses(tmp_path / "set.parquet", DataError, r"is a folder.*set\.parquet.\*\.parquet'")
+    assert fit(tmp_path / "set.parquet" / "*.parquet").nobs == 300
 
 
 @pytest.mark.parametrize("name", ["data.xlsx", "data.txt", "data", "data.csv.gz", "data.dta"])
@@ -224,21 +228,26 @@ def test_designs_that_are_no_design():
 @pytest.mark.parametrize("label", [0, 1, "a"])
 def test_one_arm_only(label):
     options = {"control": "a"} if label == "a" else {}
-    words = rf"'t' does not vary inside any site \(arms found: '{label}'\)"
+    words = rf"'t' does not vary inside any site \(arms found: {label!r}\)"
     refuses(people(10).assign(t=label), DataError, words, **options)
 
 
 def test_arms_without_a_known_control():
     df = people(10)
-    refuses(
-        df.assign(t=df["t"] + 1), TreatmentError, "arms in 't' are '1' and '2'; say which is the reference"
-    )
+    refuses(df.assign(t=df["t"] + 1), TreatmentError, "arms in 't' are 1 and 2; say which is the reference")
     named = df.assign(t=df["t"].map({0: "no", 1: "yes"}))
     refuses(named, TreatmentError, "arms in 't' are 'no' and 'yes'")
     refuses(
         named, TreatmentError, "control='No' is not an arm of 't'; the arms are 'no' and 'yes'", control="No"
     )
     refuses(df, TreatmentError, "control=3 is not an arm", control=3)
+    refuses(df, TreatmentError, r"control='0' is not an arm of 't'; the arms are 0 and 1\.$", control="0")
+    refuses(
+        df.assign(t=df["t"] == 1),
+        TreatmentError,
+        "the arms are False and True. Columns of yes and no",
+        control="no",
+    )
 
 
 def test_too_many_arms():

@@ -102,7 +102,7 @@ def test_a_control_that_is_no_arm(tmp_path):
     trial(range(6), arms=(1, 2)).to_csv(path, index=False)
     done = run("analyze", path, *ROLES, "--control", "7")
     assert done.exit_code == 2
-    assert done.stderr == "Error: control=7 is not an arm of 't'; the arms are '1' and '2'.\n"
+    assert done.stderr == "Error: control=7 is not an arm of 't'; the arms are 1 and 2.\n"
 
 
 def test_unknown_column_names_its_neighbour(csv):

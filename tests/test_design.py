@@ -55,6 +55,8 @@ def test_positional_arguments_are_refused():
         ({"mediators": []}, DesignError, "at least one mediator"),
         ({"mediators": ()}, DesignError, "at least one mediator"),
         ({"mediators": 5}, DesignError, "mediators must be column names, not 5"),
+        ({"mediators": {"m1", "m2"}}, DesignError, "mediators are a set, which has no order. Give a list"),
+        ({"covariates": frozenset({"x"})}, DesignError, "covariates are a set"),
         ({"mediators": ["m1", "m1"]}, DesignError, "'m1' is in two roles: mediator and mediator"),
         ({"mediators": ["m1", 3]}, DesignError, "mediator must be a column name, not 3"),
         ({"outcome": "t"}, DesignError, "'t' is in two roles: outcome and treatment"),
@@ -184,7 +186,9 @@ def test_printing_leaves_out_what_is_not_there():
     ("formula", "options"),
     [
         ("y ~ 1 | s | m1 + m2 ~ t", {}),
-        ("y ~ 0 | s | m1 + m2 ~ t", {}),
+        ("y ~ 1 + x | s | m1 + m2 ~ t", {"covariates": ["x"]}),
+        ("y ~ 1+`0 + a` + z | s | m1 + m2 ~ t", {"covariates": ["0 + a", "z"]}),
+        ("y ~ `1` | s | m1 + m2 ~ t", {"covariates": ["1"]}),
         ("y~|s|m1+m2~t", {}),
         ("  y ~ x + z | s | m1 + m2 ~ t\n", {"covariates": ["x", "z"]}),
         ("y ~ z + x | s | m1 + m2 ~ t", {"covariates": ["z", "x"]}),
@@ -238,6 +242,19 @@ def test_thirty_covariates_keep_their_order():
         ("y ~ x^2 | s | m ~ t", "has no meaning here"),
         ("y ~ x / z | s | m ~ t", "has no meaning here"),
         ("y ~ x + 1 | s | m ~ t", "'1' is not a plain column"),
+        ("y ~ 1 + | s | m ~ t", "Could not read '1 \\+'"),
+        ("y ~ 1 + 1 | s | m ~ t", "'1' is not a plain column"),
+        ("y ~ 0 | s | m ~ t", "'0' asks for no intercept, but site intercepts are always there"),
+        ("y ~ 0 + x | s | m ~ t", "site intercepts are always there. Write 1 for no covariates"),
+        ("y ~ x + 0 | s | m ~ t", "site intercepts are always there"),
+        ("y ~ x - 1 | s | m ~ t", "site intercepts are always there"),
+        ("y ~ -1 + x | s | m ~ t", "site intercepts are always there"),
+        ("y ~ x + x | s | m ~ t", "'x' is in two roles: covariate and covariate"),
+        ("y ~ 1 + x + `x` | s | m ~ t", "'x' is in two roles: covariate and covariate"),
+        ("y ~ x + z + (x) | s | m ~ t", "'x' is in two roles: covariate and covariate"),
+        ("y ~ 1 | s | m + m ~ t", "'m' is in two roles: mediator and mediator"),
+        ("y + y ~ 1 | s | m ~ t", "outcome must be one column, not 'y \\+ y'"),
+        (3, "must be text, not int"),
         ("y ~ 2 | s | m ~ t", "Could not read '2'"),
         ("y ~ . | s | m ~ t", "Could not read '.'"),
         ("y ~ x + | s | m ~ t", "Could not read"),
@@ -249,3 +266,19 @@ def test_formulas_that_do_not_read_are_refused(formula, words):
         mm.Design.from_formula(formula)
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("role", ["outcome", "covariates", "site", "mediators", "treatment"])
+def test_a_role_is_said_once(role):
+    with pytest.raises(
+        DesignError, match=f"'{role}' is already in the formula 'y ~ x | s | m ~ t'".replace("|", r"\|")
+    ):
+        mm.Design.from_formula("y ~ x | s | m ~ t", **{role: "z"})
+
+
+@pytest.mark.parametrize("value", [0, 0.0, False, np.float64(0), np.bool_(False)])
+def test_equal_controls_have_equal_digests(value):
+    assert make(control=value) == make(control=0)
+    assert make(control=value).digest == make(control=0).digest
+    assert make(control=1.5).control == 1.5
+    assert type(make(control=1.0).control) is int

@@ -11,7 +11,7 @@ from scipy.linalg import eigh
 from msmmiv.errors import MsmmivError, count, listing
 from msmmiv.estimate.kclass import System, build_system
 from msmmiv.inference.tests import NotApplicable
-from msmmiv.linalg import Array, frozen, schur
+from msmmiv.linalg import Array, dependent_columns, frozen, schur
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.within import within_sites
@@ -33,8 +33,9 @@ class RankReport:
         Effects on each mediator, by site (and arm).
     singular_values : (P,) array
         Of the compliance matrix with rows weighted as in 2SLS and mediators in units of their residual
-        standard deviation; its squares over the number of instruments are first-stage F statistics of
-        mediator combinations. Noise alone gives values near sqrt(instruments).
+        standard deviation (within-site, where the residual covariance is singular). Their squares over
+        the number of instruments are first-stage F statistics of mediator combinations; noise alone
+        gives values near the square root of the number of instruments.
     f_statistics : (P,) array
         First-stage F of each of those combinations, largest first.
     combinations : DataFrame
@@ -127,7 +128,7 @@ def rank(moments: Moments, *, direct_effect: bool = False) -> RankReport:
     system = build_system(within_sites(moments), direct_effect=direct_effect)
     m = system.within.moments
     values, vectors, why = _spectrum(system)
-    excluded = system.n_instruments - system.n_direct
+    f = np.full(len(values), np.nan) if why else values / (system.n_instruments - system.n_direct)
     flat = _constant_in_clusters(system)
     clustered = _cluster_level(m, direct_effect=direct_effect)
     return RankReport(
@@ -137,12 +138,12 @@ def rank(moments: Moments, *, direct_effect: bool = False) -> RankReport:
         direct_effect=direct_effect,
         compliance=SiteEffects.from_moments(m).compliance,
         singular_values=frozen(np.sqrt(values)),
-        f_statistics=frozen(values / excluded),
+        f_statistics=frozen(f),
         combinations=pd.DataFrame(vectors, columns=[f"of {name}" for name in m.design.mediators]),
-        cragg_donald=NotApplicable("Cragg-Donald F", why) if why else float(values[-1] / excluded),
+        cragg_donald=NotApplicable("Cragg-Donald F", why) if why else float(f[-1]),
         cluster_level=clustered,
         constant_in_clusters=tuple(flat),
-        sentence=_sentence(system, values / excluded, vectors, why, flat, clustered),
+        sentence=_sentence(system, f, vectors, why, flat, clustered),
     )
 
 
@@ -175,32 +176,42 @@ def _cluster_level(moments: Moments, *, direct_effect: bool) -> float | NotAppli
 
 
 def _spectrum(system: System) -> tuple[Array, Array, str]:
-    """Generalised eigenvalues (largest first) and their combinations in residual standard deviations."""
-    if system.within.moments.design.weight_kind == "probability":
-        p = system.n_mediators
-        return (
-            np.full(p, np.nan),
-            np.full((p, p), np.nan),
-            "probability weights: it supposes equal error variances",
-        )
+    """Squared singular values (largest first), their combinations, and why they are no F statistics.
+
+    The unit is the residual standard deviation of each mediator; where the residual covariance is singular it
+    is the within-site one, and there is no F.
+    """
     p = system.n_mediators
-    mediators = list(range(1, 1 + p))
-    rest = list(range(1 + p, len(system.total)))
+    mediators, rest = list(range(1, 1 + p)), list(range(1 + p, len(system.total)))
     signal = schur(system.projected, mediators, rest)
+    within = schur(system.total, mediators, rest)
     noise = system.total[1 : 1 + p, 1 : 1 + p] - system.projected[1 : 1 + p, 1 : 1 + p]
+    why = _no_f(system, within, noise)
+    singular = bool(why) and system.within.moments.design.weight_kind != "probability"
+    metric = within if singular else noise
     df = system.nobs - system.within.moments.n_blocks - len(system.covariates) - system.n_instruments
-    size = np.sqrt(np.diag(system.total)[1 : 1 + p])
-    if np.linalg.eigvalsh(noise / np.outer(size, size))[0] <= 1e-12:
-        return (
-            np.full(p, np.nan),
-            np.full((p, p), np.nan),
-            "a mediator does not vary inside site-by-arm cells",
-        )
-    sd = np.sqrt(np.diag(noise) / df)
+    sd = np.sqrt(np.diag(metric) / df)
     scale = np.outer(sd, sd)
-    values, vectors = eigh(signal / scale, noise / df / scale)
+    unit = np.eye(p) if singular else metric / df / scale
+    values, vectors = eigh(signal / scale, unit)
     values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1].T
-    return values, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), ""
+    return values, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), why
+
+
+def _no_f(system: System, within: Array, noise: Array) -> str:
+    """Why the mediators have no first-stage F jointly; empty when they do."""
+    names = system.within.moments.design.mediators
+    size = np.diag(system.total)[1 : 1 + len(names)]
+    if same := [names[j] for j in dependent_columns(within, size)]:
+        verb = "is a linear combination" if len(same) == 1 else "are linear combinations"
+        return f"inside sites {listing(same)} {verb} of the other mediators and covariates: assumption (viii) fails"
+    if flat := [n for n, v, t in zip(names, np.diag(noise), size, strict=True) if v <= 1e-12 * t]:
+        return f"{listing(flat)} {'does' if len(flat) == 1 else 'do'} not vary inside site-by-arm cells"
+    if np.linalg.eigvalsh(noise / np.sqrt(np.outer(size, size)))[0] <= 1e-12:
+        return "a combination of the mediators does not vary inside site-by-arm cells"
+    if system.within.moments.design.weight_kind == "probability":
+        return "with probability weights the F of homoskedastic errors does not apply"
+    return ""
 
 
 def _sentence(
@@ -208,7 +219,7 @@ def _sentence(
 ) -> str:
     design = system.within.moments.design
     if why:
-        return f"Strength is not measurable: {why}."
+        return f"There is no first-stage F: {why}. See the first-stage F statistics of a robust fit."
     what = design.mediators[0] if len(f) == 1 else _combination(design.mediators, vectors[-1])
     if not flat:
         return f"The weakest direction is {what}: first-stage F {f[-1]:.3g}, {_bias(float(f[-1]))}."

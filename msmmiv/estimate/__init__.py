@@ -221,10 +221,25 @@ def _estimand(system: System, name: str) -> str:
     )
     held = "given a direct effect of treatment that does not vary with compliance across sites" if (
         system.n_direct) else "if treatment acts only through the mediators (exclusion)"  # fmt: skip
-    return (
-        f"the effect of one unit more of each mediator on {design.outcome}, {who}, {held}; sites count by "
-        "n p (1 - p) times squared compliance"
-    )
+    return f"the effect of one unit more of each mediator on {design.outcome}, {who}, {held}; {_weighting(system)}"
+
+
+def _weighting(system: System) -> str:
+    """How sites count in the average, as far as one clause can say it truly."""
+    m, design = system.within.moments, system.within.moments.design
+    if system.n_direct:
+        return (
+            "sites count by how far the treatment moves the mediators there beyond its average over sites, and can "
+            "count negatively"
+        )
+    if system.n_mediators > 1 or len(m.arms) > 2 or system.covariates:
+        return "sites count the more, the larger they are and the further the treatment moves the mediators there"
+    amount = "n p (1 - p)" if m.arms else "the sum of squares of the dose"
+    if m.blocks:
+        amount += ", summed over blocks,"
+    if design.weights and design.weight_kind != "frequency":
+        amount += " (in weights)"
+    return f"sites count by {amount} times squared compliance"
 
 
 def _target(kind: CovType) -> str:

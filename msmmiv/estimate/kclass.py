@@ -183,7 +183,7 @@ def build_system(within: Within, *, direct_effect: bool) -> System:
 def _check_sites(within: Within, m: int, d: int) -> None:
     sites = within.moments.n_sites
     if sites < m + bool(d) or int(within.rank.sum()) < m + d:
-        dropped = [x.site for x in within.moments.flow.dropped]
+        dropped = [x.site for x in within.moments.flow.dropped if x.site is not None]
         gone = f" ({listing(dropped)} dropped)" if dropped else ""
         plus = " and a direct effect" if d else ""
         raise TooFewSitesError(

@@ -8,7 +8,7 @@ keeps the Wald statistic linear in the number of sites (Woodbury).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -16,12 +16,14 @@ import numpy as np
 from msmmiv.errors import MomentsInsufficient
 from msmmiv.inference.covariance import HC_POWER, CovType
 from msmmiv.inference.row_products import cell_scores, row_products
-from msmmiv.linalg import Array, gram_solve, group_sum
+from msmmiv.linalg import Array, dependent_columns, frozen, gram_solve, group_sum
+from msmmiv.moments.cells import Moments
+from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.site_covariance import SiteCovType, equal_weights, joint_covariance
 from msmmiv.moments.sums import Rows
-from msmmiv.moments.within import Within
+from msmmiv.moments.within import Within, within_sites
 
-__all__ = ["SlopeCovariance", "slope_covariances"]
+__all__ = ["SlopeCovariance", "site_effects_from_rows", "slope_covariances"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class SlopeCovariance:
         common : (K, D, D) array or None
             Directions left free: the direct effects.
         """
-        inverse = np.linalg.pinv(self.blocks, rcond=1e-12, hermitian=True)
+        inverse = np.linalg.pinv(self.blocks, rcond=1e-11, hermitian=True)
         columns = (
             slopes[:, :, None] if common is None else np.concatenate([slopes[:, :, None], common], axis=2)
         )
@@ -75,9 +77,16 @@ class SlopeCovariance:
 
 
 def slope_covariances(
-    within: Within, covariates: tuple[int, ...], kind: CovType, *, rows: Rows | None
+    within: Within,
+    covariates: tuple[int, ...],
+    kind: CovType,
+    *,
+    rows: Rows | None,
+    sums: Array | None = None,
 ) -> list[SlopeCovariance]:
     """Robust covariance of the slopes of outcome and mediators, one per variable.
+
+    With ``sums``, a (1 + P, E) array, of E linear combinations of outcome and mediators instead.
 
     Raises
     ------
@@ -86,7 +95,7 @@ def slope_covariances(
     """
     m, p = within.moments, within.n_variables
     x = list(covariates)
-    if not x and m.arms and (not HC_POWER.get(kind) or equal_weights(within)):
+    if sums is None and not x and m.arms and (not HC_POWER.get(kind) or equal_weights(within)):
         form: SiteCovType = (
             "CR0" if kind == "cluster" else "HC0" if kind == "HC1" else cast("SiteCovType", kind)
         )
@@ -109,10 +118,11 @@ def slope_covariances(
     residual[:, np.arange(size), np.arange(size)] = 1.0
     residual[:, x, :] = -phi[:, :size]
     residual[:, p:, :] = -(within.slopes - x_slopes @ phi)[:, :, :size]
+    residual = residual if sums is None else residual @ sums
     meat = _meat(within, loading, residual, xx_inverse, kind, rows)
     middle = np.block([[np.zeros((q, q)), -np.eye(q)], [-np.eye(q), np.zeros((q, q))]])
     out = []
-    for j in range(size):
+    for j in range(meat.shape[1]):
         blocks = root @ meat[:, j, :d, :d] @ root
         left = np.concatenate([root @ meat[:, j, :d, d:] @ xx_inverse, x_slopes], axis=2)
         here = middle.copy()
@@ -139,3 +149,28 @@ def _meat(
     d, q = within.n_contrasts, len(xx_inverse)
     bread = np.block([[np.eye(d), np.zeros((d, q))], [np.zeros((q, d)), xx_inverse]])
     return row_products(within, loading, residual, bread=bread, power=HC_POWER[kind], rows=rows, by_site=True)
+
+
+def site_effects_from_rows(moments: Moments, rows: Rows) -> SiteEffects:
+    """Site effects with HC2 covariances where those need every row: with covariates, or a dose.
+
+    Covariates have one slope for all sites, as in two-stage least squares.
+    """
+    effects = SiteEffects.from_moments(moments)
+    within = within_sites(moments)
+    p, q, size = within.n_variables, len(moments.design.covariates), 1 + len(effects.mediators)
+    inside = (within.total - within.between).sum(axis=0)
+    x = [*range(p - q, p)]
+    lost = dependent_columns(inside[np.ix_(x, x)], np.diag(within.total.sum(axis=0))[x])
+    kept = tuple(c for i, c in enumerate(x) if i not in lost)
+    pairs = [(a, b) for a in range(size) for b in range(a, size)]
+    # Covariances of two variables from variances of sums: 2 Cov(a, b) = Var(a + b) - Var(a) - Var(b).
+    sums = np.array([np.eye(size)[a] + (a != b) * np.eye(size)[b] for a, b in pairs]).T
+    got = [c.marginal() for c in slope_covariances(within, kept, "HC2", rows=rows, sums=sums)]
+    single = {a: got[k] for k, (a, b) in enumerate(pairs) if a == b}
+    cov = np.empty_like(effects.cov)
+    for k, (a, b) in enumerate(pairs):
+        block = got[k] if a == b else (got[k] - single[a] - single[b]) / 2.0
+        cov[:, :, a, :, b] = cov[:, :, b, :, a] = block
+    cov[~np.isfinite(effects.cov) & np.isnan(effects.estimates)[:, :, :, None, None]] = np.nan
+    return replace(effects, cov=frozen(cov), cov_type="HC2")

@@ -66,6 +66,10 @@ def row_products(
     """
     m, p = within.moments, within.n_variables
     dose = not m.arms
+    # Regressors with unit cross-products: leverage is then a sum of squares, k terms instead of k^2.
+    root = np.linalg.cholesky(bread)
+    loading = loading @ root
+    back = np.linalg.inv(root)
     keys = {"site": [m.sites[c] for c in m.site]}
     if m.blocks:
         keys["block"] = [m.blocks[c][1] for c in m.block]
@@ -78,22 +82,25 @@ def row_products(
     shift = -within.origin[m.intercept[cells]]
     if not dose:
         shift[:, p:] = within.deviation[cells, p:]
-    table["share"] = 1.0 / within.weight[m.intercept[cells]]
+    constants: dict[str, Array] = {}
+    constants["share"] = 1.0 / within.weight[m.intercept[cells]]
     forms: dict[str, list[dict[str, float | str]]] = {}
     for kind, array in (("e", residual), ("z", loading)):
         load = array[m.site[cells]]
         forms[kind] = []
         for j in range(load.shape[2]):
-            table[f"{kind}_k{j}"] = np.einsum("cm,cm->c", shift, load[:, :, j])
+            constants[f"{kind}_k{j}"] = np.einsum("cm,cm->c", shift, load[:, :, j])
             form: dict[str, float | str] = {f"{kind}_k{j}": 1.0}
             form |= {f"v{i}": float(load[0, i, j]) for i in range(p) if load[0, i, j]}
             if dose:
-                table[f"{kind}_d{j}"] = load[:, p, j]
+                constants[f"{kind}_d{j}"] = load[:, p, j]
                 form[f"v{p}"] = f"{kind}_d{j}"
             forms[kind].append(form)
+    table = pd.concat([table, pd.DataFrame(constants)], axis=1)
     sites, meat = rows.squared_residual_products(
-        table, list(keys), forms["e"], forms["z"], bread=bread, share="share", power=power, by_site=by_site
+        table, list(keys), forms["e"], forms["z"], share="share", power=power, by_site=by_site
     )
+    meat = back.T @ meat @ back
     if not by_site:
         return meat
     where = {s: i for i, s in enumerate(m.sites)}

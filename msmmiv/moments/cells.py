@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ import pandas as pd
 from msmmiv.design import Design, Label
 from msmmiv.errors import (
     DataError,
+    MomentsFileError,
     MomentsMismatch,
     OneArmSiteWarning,
     check_choice,
@@ -140,39 +143,52 @@ class Moments(CodedCells):
     def load(cls, *paths: str | Path) -> Moments:
         """Read moments files written by `save` and merge them.
 
+        A file given twice (also as a copy, or as CSV and as Parquet) is refused. People who are in two
+        different files cannot be noticed, and `+` checks nothing: it counts what it is given.
+
         Raises
         ------
         MomentsFileError
-            Not a moments file, of another version, or altered since it was written.
+            Not a moments file, of another version, altered since it was written, or the same as another.
         MomentsMismatch
             Files with different designs.
         """
         if not paths:
             raise DataError("Moments.load needs at least one path.")
-        parts = [cls._of(*read_table(Path(path))) for path in paths]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
+        parts, seen = [], dict[str, Any]()
+        for path in paths:
+            seal, content = read_table(Path(path))
+            if seal in seen:
+                raise MomentsFileError(
+                    f"{str(seen[seal])!r} and {str(path)!r} hold the same moments (their seals are equal): merging "
+                    "them would count everybody twice. Give each file once."
+                )
+            seen[seal] = path
+            parts.append(cls._of(*content))
+        return reduce(add, parts)
 
     def save(
         self, path: str | Path, *, min_cell: int | None = None, small_cells: SmallCells = "refuse"
     ) -> Path:
-        """Write one tidy table (CSV or Parquet, by the ending) with a header; no person's row is in it.
+        """Write one tidy table (CSV or Parquet, by the ending) with a header.
+
+        No person's row is in it, but a cell of one is a person: see ``min_cell``.
 
         Parameters
         ----------
         path : path
             Ends in ``.csv`` or ``.parquet``.
         min_cell : int, optional
-            Smallest number of rows a cell may have.
+            Smallest number of rows (1 or more) a cell may have. The flow in the header then names no site
+            with a smaller count either: small counts of missing values are left out, small sites added up.
         small_cells : {"refuse", "suppress"}
             What happens to smaller ones: an error that lists them, or they are left out and counted.
 
         Raises
         ------
         DataError
-            When cells are too small and ``small_cells="refuse"``.
+            When cells are too small and ``small_cells="refuse"``, ``min_cell`` is missing or not a size, or
+            the file cannot be written.
 
         Examples
         --------
@@ -184,8 +200,19 @@ class Moments(CodedCells):
         True
         """
         check_choice(small_cells, SmallCells, "small_cells")
-        kept = self
-        small = np.flatnonzero(self.n < (min_cell or 0))
+        if min_cell is None:
+            if small_cells == "suppress":
+                raise DataError(
+                    'small_cells="suppress" needs a size: min_cell=10 leaves out cells below ten rows.'
+                )
+            return write_table(Path(path), self.design, self.to_frame(), self.flow)
+        size: Any = min_cell  # whatever was given
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise DataError(
+                f"min_cell must be a whole number of 1 or more, not {size!r}; None sets no limit."
+            )
+        kept, flow = self, self.flow
+        small = np.flatnonzero(self.n < min_cell)
         if small.size and small_cells == "refuse":
             names = self._keys().iloc[small].astype(str).agg("/".join, axis=1)
             where = [f"{name} ({self.n[c]:g})" for name, c in zip(names, small, strict=True)]
@@ -196,13 +223,10 @@ class Moments(CodedCells):
         if small.size == self.n_cells:
             raise DataError(f"Every cell has fewer than {min_cell} rows: nothing would be left to save.")
         if small.size:
-            gone = self.take(small)
             kept = self.take(np.setdiff1d(np.arange(self.n_cells), small))
             reason = f"in cells of fewer than {min_cell} rows"
-            counts = np.bincount(gone.site, gone.n, gone.n_sites)
-            dropped = [DroppedSite(s, int(r), reason) for s, r in zip(gone.sites, counts, strict=True)]
-            kept = replace(kept, flow=self.flow.drop(*dropped))
-        return write_table(Path(path), kept.design, kept.to_frame(), kept.flow)
+            flow = flow.drop(DroppedSite(None, int(self.n[small].sum()), reason))
+        return write_table(Path(path), kept.design, kept.to_frame(), flow.floored(int(min_cell)))
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -257,6 +281,7 @@ class Moments(CodedCells):
     # -- combining ------------------------------------------------------------------------------
 
     def __add__(self, other: Moments) -> Moments:
+        """Merge moments of the same design over different people; that they are different is not checked."""
         if not isinstance(other, Moments):
             return NotImplemented
         if self.design != other.design:
@@ -295,7 +320,7 @@ class Moments(CodedCells):
         unknown = [s for s in sites if s not in self.sites]
         if unknown:
             raise DataError(
-                f"No site {listing(unknown, quote=True)}; the sites are {listing(self.sites, most=15)}."
+                f"No site {listing(map(repr, unknown))}; the sites are {listing(map(repr, self.sites), most=15)}."
             )
         return self._without(dict.fromkeys(sites, "left out by request"))
 
@@ -321,7 +346,7 @@ class Moments(CodedCells):
         if not bad:
             return self
         if len(bad) == self.n_sites:
-            arms = f" (arms found: {listing(self.arms, quote=True)})" if self.arms else ""
+            arms = f" (arms found: {listing(map(repr, self.arms))})" if self.arms else ""
             raise DataError(
                 f"{self.design.treatment!r} does not vary inside any site{arms}: nothing identifies its effect."
             )

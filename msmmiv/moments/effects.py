@@ -55,6 +55,8 @@ class SiteEffects:
         How ``cov`` was computed, or "published".
     zero_covariance_assumed : bool
         True when Cov(itt, compliance) was not given and zero was put in its place.
+    clusters_ignored : bool
+        True when the design declares clusters and ``cov`` takes the rows in them as independent.
     outcome : str
     """
 
@@ -68,6 +70,7 @@ class SiteEffects:
     n: Array
     cov_type: str
     zero_covariance_assumed: bool = False
+    clusters_ignored: bool = False
 
     @classmethod
     def from_moments(
@@ -82,7 +85,9 @@ class SiteEffects:
         For two arms and no covariates the estimates are differences of means and the default
         covariance is ``S1/n1 + S0/n0`` with unbiased within-arm covariance matrices (HC2). With blocks
         they are within-block regressions. Analytic and probability weights default to HC1 (HC2 needs
-        each row's weight), covariates and a dose to the classical form; `cov_type` says which was used.
+        each row's weight), covariates and a dose to the classical form (`Study.effects` takes HC2
+        from the rows), and with probability weights to none; `cov_type` says which was used. Clusters are
+        ignored unless CR0 or CR2 is asked for: CR2 is NaN where an arm of a site is one cluster.
 
         Parameters
         ----------
@@ -111,8 +116,10 @@ class SiteEffects:
         moments = within.moments
         size = 1 + len(moments.design.mediators)
         adjusted, precision = _adjusted(within, slopes)
-        kind: SiteCovType = cov_type or _default_kind(moments)
-        cov = joint_covariance(within, adjusted, precision, kind, own_slopes=slopes == "site")
+        kind = cov_type or _default_kind(moments)
+        cov = np.full((*adjusted.shape[:2], size, adjusted.shape[1], size), np.nan)
+        if kind is not None:
+            cov = joint_covariance(within, adjusted, precision, kind, own_slopes=slopes == "site")
         estimates = np.where(within.identified[:, :, None], adjusted[:, :, :size], np.nan)
         both = within.identified[:, :, None] & within.identified[:, None, :]
         cov = np.where(both[:, :, None, :, None], cov, np.nan)
@@ -125,7 +132,8 @@ class SiteEffects:
             cov=frozen(cov),
             precision=frozen(precision),
             n=frozen(np.bincount(moments.site, moments.n, moments.n_sites)),
-            cov_type=kind,
+            cov_type=kind or "not available without the rows",
+            clusters_ignored=bool(moments.clusters) and kind not in ("CR0", "CR2"),
         )
 
     @classmethod
@@ -162,8 +170,8 @@ class SiteEffects:
         ColumnError
             A column that is absent or not numeric.
         DataError
-            Missing values, repeated sites, standard errors that are not positive, or covariances larger
-            than the standard errors allow.
+            A column in two roles, missing values, repeated sites, standard errors or ``n`` that are not
+            positive, or covariances larger than the standard errors allow.
 
         Examples
         --------
@@ -183,6 +191,12 @@ class SiteEffects:
                 f"{len(names)} compliance columns need as many standard errors and covariances; "
                 f"got {len(errors)} and {len(covs)}."
             )
+        columns = [site, itt, itt_se, *names, *errors, *covs, *([n] if n else [])]
+        twice = [c for c in dict.fromkeys(columns) if columns.count(c) > 1]
+        if twice:
+            raise DataError(
+                f"Column {listing(twice, quote=True)} is in two roles. Give each role its own column."
+            )
         numbers = _numbers(frame, [itt, itt_se, *names, *errors, *covs, *([n] if n else [])])
         if site not in frame:
             raise ColumnError.not_found(site, "site", [str(c) for c in frame])
@@ -190,6 +204,11 @@ class SiteEffects:
             raise DataError("The table has no rows.")
         labels = tuple(frame[site].tolist())
         _check_table(frame, site, labels, [itt_se, *errors])
+        if n and (numbers[n] <= 0).any():
+            low = [s for s, v in zip(labels, numbers[n], strict=True) if v <= 0]
+            raise DataError(
+                f"Column {n!r} (n) counts rows and must be positive; it is not in {listing(low)}."
+            )
         p = len(names)
         full = np.zeros((len(frame), 1, 1 + p, 1, 1 + p))
         full[:, 0, 0, 0, 0] = numbers[itt_se] ** 2
@@ -224,6 +243,12 @@ class SiteEffects:
             cov_type="published",
             zero_covariance_assumed=not covs,
         )
+
+    @property
+    def error_kind(self) -> str:
+        """The covariance in words, for captions."""
+        ignored = "; people in one cluster taken as independent" if self.clusters_ignored else ""
+        return f"{self.cov_type}{ignored}"
 
     def _index(self) -> pd.Index[int]:
         if len(self.contrasts) == 1:
@@ -272,7 +297,7 @@ class SiteEffects:
     def __repr__(self) -> str:
         arms = f" x {len(self.contrasts)} arms" if len(self.contrasts) > 1 else ""
         note = "; Cov(itt, compliance) assumed zero" if self.zero_covariance_assumed else ""
-        return f"SiteEffects({len(self.sites)} sites{arms}, {len(self.mediators)} mediators, {self.cov_type}{note})"
+        return f"SiteEffects({len(self.sites)} sites{arms}, {len(self.mediators)} mediators, {self.error_kind}{note})"
 
 
 def _adjusted(within: Within, slopes: Slopes) -> tuple[Array, Array]:
@@ -292,9 +317,9 @@ def _adjusted(within: Within, slopes: Slopes) -> tuple[Array, Array]:
     return np.linalg.pinv(precision, hermitian=True) @ cross, precision
 
 
-def _default_kind(moments: Moments) -> SiteCovType:
+def _default_kind(moments: Moments) -> SiteCovType | None:
     if moments.design.covariates or moments.design.treatment_kind == "continuous":
-        return "classical"
+        return None if moments.design.weight_kind == "probability" else "classical"
     return "HC1" if moments.design.weight_kind in ("analytic", "probability") else "HC2"
 
 

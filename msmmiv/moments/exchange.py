@@ -26,6 +26,9 @@ KEYS = ("site", "block", "arm", "cluster")
 
 def write_table(path: Path, design: Design, table: pd.DataFrame, flow: SampleFlow) -> Path:
     """Write the table; `Moments.save` is the public way."""
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".parquet"):
+        raise DataError(f"A moments file ends in .csv or .parquet, not {path.suffix!r}.")
     body = _csv(table)
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -34,18 +37,24 @@ def write_table(path: Path, design: Design, table: pd.DataFrame, flow: SampleFlo
         "labels": {k: table[k].map(type).iloc[0].__name__ for k in KEYS if k in table},
     }
     text = json.dumps(header | {"sha256": _seal(header, body)}, ensure_ascii=False)
-    kind = path.suffix.lower()
-    if kind == ".csv":
-        path.write_text(f"# {text}\n{body}", encoding="utf-8", newline="\n")
-    elif kind == ".parquet":
-        write_parquet(table, path, text)
-    else:
-        raise DataError(f"A moments file ends in .csv or .parquet, not {path.suffix!r}.")
+    try:
+        if path.is_dir():
+            raise DataError(f"{str(path)!r} is a folder; give the name of a file.")
+        if not path.parent.is_dir():
+            raise DataError(
+                f"The folder {str(path.parent)!r} does not exist. Make it first, or save elsewhere."
+            )
+        if kind == ".csv":
+            path.write_text(f"# {text}\n{body}", encoding="utf-8", newline="\n")
+        else:
+            write_parquet(table, path, text)
+    except OSError as error:
+        raise DataError(f"Could not write {str(path)!r}: {error}. Save elsewhere.") from error
     return path
 
 
-def read_table(path: Path) -> tuple[Design, CellSums, SampleFlow]:
-    """Read, check and unpack a moments file; `Moments.load` is the public way."""
+def read_table(path: Path) -> tuple[str, tuple[Design, CellSums, SampleFlow]]:
+    """Read, check and unpack a moments file, its seal first; `Moments.load` is the public way."""
     if not path.is_file():
         raise MomentsFileError(f"Moments file {str(path)!r} was not found.")
     if path.suffix.lower() == ".parquet":
@@ -70,7 +79,7 @@ def read_table(path: Path) -> tuple[Design, CellSums, SampleFlow]:
         raise MomentsFileError(f"{str(path)!r} was altered after it was written (its seal does not match).")
     design = Design(**header["design"])
     cells = _parsed(body, header["labels"]) if table is None else table
-    return design, _unpack(design, cells), SampleFlow.from_dict(header["flow"])
+    return seal, (design, _unpack(design, cells), SampleFlow.from_dict(header["flow"]))
 
 
 def _csv(table: pd.DataFrame) -> str:

@@ -25,9 +25,9 @@ class MissingCount:
 
 @dataclass(frozen=True)
 class DroppedSite:
-    """A site that was left out, with the reason."""
+    """A site that was left out, with the reason; None for rows whose sites must not be named."""
 
-    site: Label
+    site: Label | None
     rows: int
     reason: str
 
@@ -70,6 +70,29 @@ class SampleFlow:
         """The flow after leaving out further sites."""
         return replace(self, dropped=self.dropped + sites)
 
+    def floored(self, least: int) -> SampleFlow:
+        """The flow without counts of fewer than ``least`` rows in a named site.
+
+        Small counts of missing values are left out, small sites that were dropped are added up.
+        The totals stay as they are.
+
+        Examples
+        --------
+        >>> flow = SampleFlow(rows_in=50).drop(DroppedSite("a", 1, "asked"), DroppedSite("b", 3, "asked"))
+        >>> flow.floored(10).dropped, flow.floored(10).rows_used
+        ((DroppedSite(site=None, rows=4, reason='asked'),), 46)
+        """
+        small: dict[str, int] = {}
+        for d in self.dropped:
+            if d.rows < least:
+                small[d.reason] = small.get(d.reason, 0) + d.rows
+        return replace(
+            self,
+            missing_cells=tuple(c for c in self.missing_cells if c.rows >= least),
+            dropped=tuple(d for d in self.dropped if d.rows >= least)
+            + tuple(DroppedSite(None, rows, reason) for reason, rows in small.items()),
+        ).sorted()
+
     def __add__(self, other: SampleFlow) -> SampleFlow:
         missing = dict(self.missing)
         for column, rows in other.missing:
@@ -105,8 +128,10 @@ class SampleFlow:
             sites = [d for d in self.dropped if d.reason == reason]
             rows = sum(d.rows for d in sites)
             left -= rows
-            names = listing([d.site for d in sites])
-            steps.append((f"{reason} ({count(len(sites), 'site')}: {names})", -rows, left))
+            named = [d.site for d in sites if d.site is not None]
+            parts = [f"{count(len(named), 'site')}: {listing(named)}"] if named else []
+            parts += ["sites not named"] if len(named) < len(sites) else []
+            steps.append((f"{reason} ({'; '.join(parts)})", -rows, left))
         steps.append(("used", left, left))
         return pd.DataFrame(steps, columns=["step", "rows", "left"])
 

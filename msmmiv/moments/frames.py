@@ -28,7 +28,7 @@ from msmmiv.errors import (
     listing,
 )
 from msmmiv.linalg import Array
-from msmmiv.moments.labels import plain
+from msmmiv.moments.labels import plain_labels
 from msmmiv.moments.sums import Frame, Rows, to_pandas
 
 __all__ = ["open_rows", "read_parquet", "write_parquet"]
@@ -37,6 +37,7 @@ __all__ = ["open_rows", "read_parquet", "write_parquet"]
 ENGINES = (nw.Implementation.PANDAS, nw.Implementation.DUCKDB)
 FILES = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
 KEYS = ("site", "block", "arm", "cluster")
+NO_LABELS = (nw.Binary, nw.List, nw.Array, nw.Struct)
 #: All rows decide a column's type, and what pandas and R write for missing is read as missing.
 READ_CSV = ", header=true, sample_size=-1, nullstr=['', 'NA', 'N/A', 'NaN', 'nan', 'NULL', 'null', '.']"
 
@@ -150,6 +151,11 @@ def _native(data: Any, design: Design) -> tuple[Any, Callable[[pd.DataFrame], Fr
     import duckdb
 
     path = Path(data)
+    if path.is_dir():
+        ending = next((e for e in FILES if any(path.glob(f"*{e}"))), ".csv")
+        raise DataError(
+            f"{str(path)!r} is a folder. To read its files as one, give {str(path / f'*{ending}')!r}."
+        )
     reader = FILES.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -233,22 +239,8 @@ def _plain_frame(data: pd.DataFrame, design: Design) -> pd.DataFrame:
         if isinstance(kind, pd.SparseDtype):
             changed[column] = np.asarray(data[column])
         elif column in keys and not (pd.api.types.is_numeric_dtype(kind) or isinstance(kind, pd.StringDtype)):
-            changed[column] = _plain_labels(data[column])
+            changed[column] = plain_labels(data[column])
     return data.assign(**changed) if changed else data
-
-
-def _plain_labels(column: pd.Series[Any]) -> Any:
-    try:
-        codes, uniques = pd.factorize(column)
-    except TypeError as error:
-        raise ColumnError(
-            f"Column {column.name!r} holds values that cannot be labels (such as {column.iloc[0]!r}). "
-            "Give one number or text per row."
-        ) from error
-    labels = [plain(u) for u in uniques]
-    if len({isinstance(v, str) for v in labels}) > 1:
-        labels = [str(v) for v in labels]
-    return pd.array(labels).take(codes, allow_fill=True)
 
 
 def _renamed(raw: Frame, design: Design) -> tuple[Frame, tuple[str, ...]]:
@@ -274,8 +266,14 @@ def _renamed(raw: Frame, design: Design) -> tuple[Frame, tuple[str, ...]]:
                "arm": design.treatment if design.treatment_kind == "arms" else None}  # fmt: skip
     keys = tuple(k for k in KEYS if sources[k])
     for k in keys:
+        if schema[str(sources[k])] in NO_LABELS:
+            role = "treatment" if k == "arm" else k
+            raise ColumnError(
+                f"Column {sources[k]!r} ({role}) holds values of type {schema[str(sources[k])]}, which cannot be "
+                "labels. Give one number or text per row."
+            )
         key = nw.col(str(sources[k]))
-        coded = schema[str(sources[k])] in (nw.Categorical, nw.Enum)
+        coded = schema[str(sources[k])] in (nw.Categorical, nw.Enum, nw.Unknown)
         chosen[k] = key.cast(nw.String) if coded else key
     return raw.select(*(e.alias(n) for n, e in chosen.items())), keys
 
@@ -365,11 +363,15 @@ def write_parquet(table: pd.DataFrame, path: Path, header: str) -> None:
     """Write a small table to Parquet with a header in the file's key-value metadata."""
     import duckdb
 
+    quoted, target = (text.replace("'", "''") for text in (header, str(path)))
     with duckdb.connect() as connection:
         connection.register("small", table)
-        quoted = header.replace("'", "''")
-        target = str(path).replace("'", "''")
-        connection.execute(f"COPY small TO '{target}' (FORMAT parquet, KV_METADATA {{msmmiv: '{quoted}'}})")
+        try:
+            connection.execute(
+                f"COPY small TO '{target}' (FORMAT parquet, KV_METADATA {{msmmiv: '{quoted}'}})"
+            )
+        except duckdb.IOException as error:
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def read_parquet(path: Path) -> tuple[str, pd.DataFrame]:

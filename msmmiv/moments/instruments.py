@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import ColumnError, DataError, MissingDataError, listing
+from msmmiv.errors import ColumnError, DataError, MissingDataError, count, listing
 from msmmiv.moments.labels import check_spelling, find_arms, natural_order, plain
 
 __all__ = ["site_by_treatment"]
@@ -38,7 +38,7 @@ def site_by_treatment(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
     ColumnError
         A column is absent.
     MissingDataError
-        A row lacks its site or arm.
+        A row lacks its site or arm, or has an infinite one.
     TreatmentError
         The control arm is not known.
 
@@ -83,16 +83,23 @@ def _check(frame: pd.DataFrame, design: Design) -> None:
     for role, name in (("site", design.site), ("treatment", design.treatment)):
         if name not in frame:
             raise ColumnError.not_found(name, role, [str(c) for c in frame])
-        absent = int(frame[name].isna().sum())
+        absent = int(_missing(frame[name]).sum())
         if absent:
             raise MissingDataError(
-                f"{absent} rows have no {name!r} ({role}); instruments need it in every row."
+                f"{count(absent, 'row has', 'rows have')} no {name!r} ({role}) or an infinite one; "
+                "instruments need it in every row."
             )
     if design.treatment_kind == "continuous" and not pd.api.types.is_numeric_dtype(frame[design.treatment]):
         raise ColumnError.not_numeric(design.treatment, "continuous treatment", "text", [])
     if frame[design.treatment].nunique() < 2:
-        only = listing(frame[design.treatment].unique(), quote=True)
+        only = listing(repr(plain(v)) for v in frame[design.treatment].unique())
         raise DataError(f"{design.treatment!r} has one value only: {only}.")
+
+
+def _missing(column: pd.Series[Any]) -> pd.Series[bool]:
+    """Null, NaN and infinity alike, as in moments."""
+    values = column.astype(object)
+    return values.isna() | values.map(lambda v: isinstance(v, float) and not np.isfinite(v)).astype(bool)
 
 
 def _labels(column: pd.Series[Any]) -> list[Any]:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design, Label
-from msmmiv.errors import LabelWarning, TreatmentError, listing
+from msmmiv.errors import ColumnError, LabelWarning, TreatmentError, listing
 
-__all__ = ["check_spelling", "find_arms", "natural_order", "plain"]
+__all__ = ["check_spelling", "find_arms", "natural_order", "plain", "plain_labels"]
 
 #: More arms than this and the column is more likely a dose, a date or an id.
 MOST_ARMS = 50
@@ -35,6 +35,27 @@ def plain(value: Any) -> Any:
     if isinstance(value, int) and abs(value) >= 2**63:  # more than files and engines hold as a number
         return str(value)
     return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def plain_labels(column: pd.Series[Any]) -> Any:
+    """The column with plain labels, all numbers or all text.
+
+    Raises
+    ------
+    ColumnError
+        Values that cannot be labels, such as lists.
+    """
+    try:
+        codes, uniques = pd.factorize(column)
+    except TypeError as error:
+        raise ColumnError(
+            f"Column {column.name!r} holds values that cannot be labels (such as {column.iloc[0]!r}). "
+            "Give one number or text per row."
+        ) from error
+    labels = [plain(u) for u in uniques]
+    if len({isinstance(v, str) for v in labels}) > 1:
+        labels = [str(v) for v in labels]
+    return pd.array(labels).take(codes, allow_fill=True)
 
 
 def natural_order(labels: Sequence[Any]) -> list[int]:
@@ -66,17 +87,19 @@ def find_arms(design: Design, arms: Sequence[Label]) -> list[int]:
             f"{name!r} holds {len(arms)} different values (such as {listing(arms, most=4)}): too many for arms. "
             "If it is a dose, say treatment_kind='continuous'."
         )
+    found = listing(map(repr, arms))
     control: Any = design.control
     if control is None:
         if 0 not in arms and len(arms) > 1:
-            raise TreatmentError(
-                f"The arms in {name!r} are {listing(arms, quote=True)}; say which is the reference: control=..."
-            )
+            raise TreatmentError(f"The arms in {name!r} are {found}; say which is the reference: control=...")
         control = 0
     elif control not in arms and len(arms) > 1:
-        raise TreatmentError(
-            f"control={control!r} is not an arm of {name!r}; the arms are {listing(arms, quote=True)}."
+        yes_no = (
+            " Columns of yes and no in files are read as True and False: say control=False or control=True."
+            if all(isinstance(a, bool) for a in arms)
+            else ""
         )
+        raise TreatmentError(f"control={control!r} is not an arm of {name!r}; the arms are {found}.{yes_no}")
     return sorted(range(len(arms)), key=lambda i: (arms[i] != control, i))
 
 

@@ -73,6 +73,11 @@ def joint_covariance(
     m = within.moments
     size = 1 + len(m.design.mediators)
     if kind == "classical":
+        if m.design.weight_kind == "probability":
+            raise MomentsInsufficient(
+                "Classical covariances are invalid with probability weights. Use 'HC0' or 'HC1'; with covariates or a "
+                "dose, Study(data, design).effects takes HC2 from the rows."
+            )
         return _classical(within, slopes, precision, own_slopes=own_slopes)[:, :, :size, :, :size]
     if m.design.covariates:
         raise MomentsInsufficient(

@@ -104,7 +104,6 @@ class Rows:
         residuals: Sequence[Mapping[str, float | str]],
         regressors: Sequence[Mapping[str, float | str]],
         *,
-        bread: Array,
         share: str,
         power: int,
         by_site: bool = False,
@@ -118,10 +117,9 @@ class Rows:
         residuals, regressors : sequence of mappings
             Linear forms: ``{"v0": 1.0, "v1": -2.0, "k": 1.0}`` is ``v0 - 2 v1 + k``; names are row
             columns or constants of ``cells``; a text value names a constant that multiplies the column.
-        bread : (k, k) array
-            Inverse of the regressors' cross-products; leverage is ``w (share + z' bread z)``.
         share : str
-            Constant of ``cells`` holding the leverage of the intercept (one over the block's weight).
+            Constant of ``cells`` holding the leverage of the intercept (one over the block's weight). The
+            regressors have unit cross-products, so leverage is ``w (share + z'z)``.
         power : {0, 1, 2}
             0 for HC0/HC1, 1 for HC2, 2 for HC3.
         by_site : bool
@@ -138,34 +136,25 @@ class Rows:
         e = [f"e{j}" for j in range(len(residuals))]
         z = [f"z{j}" for j in range(len(regressors))]
         forms = dict(zip(e, residuals, strict=True)) | dict(zip(z, regressors, strict=True))
-        frame = frame.with_columns(**{name: _form(form) for name, form in forms.items()})
+        frame = _computed(frame.with_columns(**{name: _form(form) for name, form in forms.items()}))
         copies = self.design.weight_kind == "frequency"
         weight = nw.col("w") if self.design.weights else nw.lit(1.0)
         factor = weight if copies else weight * weight
         if power:
-            quadratic = sum(
-                (
-                    nw.col(a) * nw.col(b) * (1.0 if i == j else 2.0) * float(bread[i, j])
-                    for i, a in enumerate(z)
-                    for j, b in enumerate(z)
-                    if i <= j
-                ),
-                nw.lit(0.0),
-            )
+            quadratic = nw.sum_horizontal(*(nw.col(a) * nw.col(a) for a in z))
             rest = 1.0 - (nw.col(share) + quadratic) * (nw.lit(1.0) if copies else weight)
             # A row that is alone in its block fits itself and has no residual: it adds nothing.
             factor = nw.when(rest > 1e-12).then(factor / (rest if power == 1 else rest * rest)).otherwise(0.0)
-        frame = frame.with_columns(**{f"f{a}": factor * nw.col(n) * nw.col(n) for a, n in enumerate(e)})
+        frame = _computed(frame.with_columns(factor=factor))
+        factors = {f"f{a}": nw.col("factor") * nw.col(n) * nw.col(n) for a, n in enumerate(e)}
+        frame = _computed(frame.with_columns(**factors))
         pairs = list(combinations_with_replacement(range(len(z)), 2))
         names = {f"q{a}_{c}_{d}": (a, c, d) for a in range(len(e)) for c, d in pairs}
         frame = frame.with_columns(
             **{n: nw.col(f"f{a}") * nw.col(z[c]) * nw.col(z[d]) for n, (a, c, d) in names.items()}
         )
         sums = [nw.col(n).sum() for n in names]
-        with warnings.catch_warnings():
-            # Many covariates make many sums, and pandas calls a frame of those fragmented.
-            warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
-            got = to_pandas(frame.group_by("site").agg(*sums) if by_site else frame.select(*sums))
+        got = _aggregated(frame, ["site"], sums) if by_site else to_pandas(frame.select(*sums))
         meat = np.zeros((len(got), len(e), len(z), len(z)))
         for n, (a, c, d) in names.items():
             meat[:, a, c, d] = meat[:, a, d, c] = got[n].to_numpy(dtype=float)
@@ -177,6 +166,13 @@ def to_pandas(frame: Frame) -> pd.DataFrame:
     got = frame.collect("pandas") if isinstance(frame, nw.LazyFrame) else frame
     out: pd.DataFrame = got.to_pandas()
     return out.reset_index(drop=True)
+
+
+def _aggregated(frame: Frame, by: Sequence[str], sums: Sequence[nw.Expr]) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        # Many covariates make many sums, and pandas calls a frame of those fragmented.
+        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
+        return to_pandas(frame.group_by(*by).agg(*sums))
 
 
 def _grouped(rows: Rows, centred: Sequence[nw.Expr], frame: Frame = None) -> CellSums:
@@ -201,7 +197,7 @@ def _grouped(rows: Rows, centred: Sequence[nw.Expr], frame: Frame = None) -> Cel
             made[f"{prefix}_{i}_{j}"] = product if weight is None else weight * product
     names = [*made, *(f"d{j}" for j in range(p) if not weighted)]
     frame = frame.with_columns(**made).select(*rows.keys, *names)
-    got = to_pandas(frame.group_by(*rows.keys).agg(nw.len().alias("n"), *(nw.col(c).sum() for c in names)))
+    got = _aggregated(frame, rows.keys, [nw.len().alias("n"), *(nw.col(c).sum() for c in names)])
 
     def moments(prefix: str) -> tuple[Array, Array, Array]:
         count = got[f"{prefix}_n" if prefix else "n"].to_numpy(dtype=float)
@@ -248,8 +244,17 @@ def _joined(rows: Rows, table: pd.DataFrame, on: Sequence[str]) -> Frame:
     return rows.frame.join(rows.attach(table), on=list(on), how="left")
 
 
+def _computed(frame: Frame) -> Frame:
+    """Keep DuckDB from writing an expression out again wherever its column is used.
+
+    It merges stacked projections, and a leverage of k terms would then be computed in each of k^2 products; a
+    limit that cuts nothing keeps them apart.
+    """
+    if frame.implementation is nw.Implementation.DUCKDB:
+        return frame.head(2**62)
+    return frame
+
+
 def _form(form: Mapping[str, float | str]) -> nw.Expr:
-    total = nw.lit(0.0)
-    for name, factor in form.items():
-        total = total + nw.col(name) * (nw.col(factor) if isinstance(factor, str) else float(factor))
-    return total
+    terms = (nw.col(n) * (nw.col(f) if isinstance(f, str) else float(f)) for n, f in form.items())
+    return nw.sum_horizontal(*terms)

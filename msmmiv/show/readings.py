@@ -118,7 +118,9 @@ def weakness(report: RankReport) -> str:
     'Weak instruments: in the weakest direction the first-stage F'
     """
     found = report.cluster_level if isinstance(report.cluster_level, float) else report.cragg_donald
-    if not isinstance(found, float) or found >= 10.0:
+    if not isinstance(found, float):  # no F, as with probability weights: what the singular values say
+        found = float(report.singular_values[-1] ** 2 / report.n_instruments)
+    if found >= 10.0:
         return ""
     return (
         f"Weak instruments: in the weakest direction the first-stage F is {number(found, 2)} (see Rank). There the "

@@ -78,6 +78,10 @@ def test_a_table_of_site_effects_reads_back():
         ({"school": ["a", None, "c"]}, {}, DataError, r"'school' \(site\) has missing values"),
         ({"se": [0.1, 0.0, 0.1]}, {}, DataError, "Standard errors in 'se' must be positive; they are not in b"),
         ({"s1": [0.1, 0.1, -0.1]}, {}, DataError, "'s1' must be positive; they are not in c"),
+        ({}, {"itt_se": "s1"}, DataError, "Column 's1' is in two roles"),
+        ({}, {"n": "school"}, DataError, "Column 'school' is in two roles"),
+        ({}, {"compliance": ["g1", "g1"]}, DataError, "Column 'g1' is in two roles"),
+        ({"n": [10, 0, 5]}, {"n": "n"}, DataError, r"'n' \(n\) counts rows and must be positive; it is not in b"),
         ({"c1": [0.001, 0.9, 0.0]}, {}, DataError, "larger than the standard errors allow in b: check.*correlations"),
     ],
 )  # fmt: skip

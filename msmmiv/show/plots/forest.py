@@ -70,7 +70,7 @@ def forest(effects: SiteEffects) -> Picture:
     )
     caption = (
         f"Effects of treatment on {listed} in every {unit}, ordered by the effect on {one_line(effects.outcome)}, "
-        f"with 95% intervals (estimate ± 1.96 standard errors, {effects.cov_type}).{open_} The spread shown is more "
+        f"with 95% intervals (estimate ± 1.96 standard errors, {effects.error_kind}).{open_} The spread shown is more "
         "than the spread of the true effects, because every point carries sampling error."
     )
     alt = (

@@ -65,7 +65,7 @@ def site_scatter(effects: SiteEffects, fit: Estimate) -> Picture:
     direct = " through the direct effect" if fit.direct_effect else " through the origin"
     caption = (
         f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on {one_line(name)}, "
-        f"with 95% intervals (estimate ± 1.96 standard errors, {effects.cov_type}); areas are proportional to the "
+        f"with 95% intervals (estimate ± 1.96 standard errors, {effects.error_kind}); areas are proportional to the "
         f"weight in 2SLS. The line{direct} is {fit_label(fit)}: slope {number(slope)}. {_adjusted(fit)}"
     )
     alt = (

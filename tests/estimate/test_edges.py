@@ -1,0 +1,109 @@
+"""Cases at the edge: singular first-stage covariances, many covariates, what rank says when there is no F."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msmmiv as mm
+from tests.estimate.helpers import dense, hc, trial
+
+
+def design(mediators: list[str], **more: object) -> mm.Design:
+    return mm.Design(outcome="y", treatment="t", mediators=mediators, site="site", **more)
+
+
+def test_robust_first_stage_needs_more_clusters_than_arms() -> None:
+    """Three arms in four classes per site: the clustered covariance of two slopes has rank one, and no inverse."""
+    rng = np.random.default_rng(3)
+    rows = pd.DataFrame({"site": np.repeat(range(12), 80), "room": np.tile(np.repeat(range(4), 20), 12)})
+    rows["t"] = rows["room"].map({0: 0, 1: 0, 2: 1, 3: 2})
+    rows["cluster"] = rows["site"] * 4 + rows["room"]
+    rows["m"] = (
+        rows["t"] * (1 + rows["site"] % 3) + rng.normal(size=48)[rows["cluster"]] + rng.normal(size=len(rows))
+    )
+    rows["y"] = rows["m"] + rng.normal(size=len(rows))
+    fit = mm.Study(rows, design(["m"], cluster="cluster")).fit()
+    for stage in (fit.reduced_form, *fit.first_stage):
+        assert isinstance(stage.f_robust, mm.NotApplicable)
+        assert "singular" in stage.f_robust.reason
+    assert isinstance(mm.Study(rows, design(["m"])).fit().first_stage[0].f_robust, mm.TestStatistic)
+
+
+@pytest.mark.parametrize("source", ["frame", "file"])
+def test_many_covariates(tmp_path: object, source: str) -> None:
+    df = trial(4, covariates=25, sites=6, per_site=60)
+    x = [f"x{j}" for j in range(25)]
+    data: object = df
+    if source == "file":
+        data = tmp_path / "d.parquet"  # type: ignore[operator]
+        df.to_parquet(data)
+    fit = mm.Study(data, design(["m0"], covariates=x)).fit(cov_type="HC3")
+    np.testing.assert_allclose(fit.cov, hc(dense(df, ["m0"], covariates=tuple(x)), 2), rtol=1e-7, atol=1e-14)
+
+
+def test_rank_says_why_there_is_no_f() -> None:
+    df = trial(1, mediators=2, sites=10, weights=True).assign(dup=lambda d: d["m0"])
+    df["dose"] = df["t"] * (df["site"] % 3 + 1.0)
+    same = mm.rank(mm.Moments.from_data(df, design(["m0", "dup"])))
+    assert "dup is a linear combination" in same.sentence
+    assert same.singular_values[-1] == pytest.approx(0, abs=1e-6)
+    fixed = mm.rank(mm.Moments.from_data(df, design(["m0", "dose"])))
+    assert "dose does not vary inside site-by-arm cells" in fixed.sentence
+    assert np.isfinite(fixed.singular_values).all()
+    assert fixed.singular_values[-1] > 1
+    sampled = mm.rank(mm.Moments.from_data(df, design(["m0", "m1"], weights="w", weight_kind="probability")))
+    precise = mm.rank(mm.Moments.from_data(df, design(["m0", "m1"], weights="w", weight_kind="analytic")))
+    np.testing.assert_allclose(sampled.singular_values, precise.singular_values)
+    assert isinstance(sampled.cragg_donald, mm.NotApplicable)
+    assert isinstance(precise.cragg_donald, float)
+
+
+def test_the_clause_on_weights_is_true_of_the_design() -> None:
+    df = trial(2, mediators=2, sites=12)
+    one = mm.Study(df, design(["m0"]))
+    assert "n p (1 - p) times squared compliance" in one.fit().estimand
+    e = one.effects
+    w, g, b = e.weight.to_numpy(), e.compliance["m0"].to_numpy(), e.itt.to_numpy()
+    assert (w * g**2 * (b / g)).sum() / (w * g**2).sum() == pytest.approx(float(one.fit().params["m0"]))
+    free = one.fit(direct_effect=True)
+    assert "count negatively" in free.estimand
+    away = w * g * (g - np.average(g, weights=w))
+    assert (away * (b / g)).sum() / away.sum() == pytest.approx(float(free.params["m0"]))
+    assert "n p (1 - p)" not in mm.Study(df, design(["m0", "m1"])).fit().estimand
+
+
+def test_site_effects_with_covariates_are_robust_where_rows_are_held() -> None:
+    df = trial(1, mediators=2, sites=6, covariates=2, weights=True, arms=3)
+    names = ["y", "m0", "m1"]
+    roles = design(["m0", "m1"], covariates=["x0", "x1"], weights="w", weight_kind="probability")
+    effects = mm.Study(df, roles).effects
+    assert effects.cov_type == "HC2"
+    root = np.sqrt(df[["w"]].to_numpy())
+    site = pd.get_dummies(df["site"], dtype=float).to_numpy()
+    z = np.hstack([site * (df[["t"]] == a).to_numpy(float) for a in (1, 2)])
+    x = np.hstack([z, df[["x0", "x1"]], site]) * root
+    bread = np.linalg.inv(x.T @ x)
+    h = np.einsum("ij,jk,ik->i", x, bread, x)
+    outcome = df[names].to_numpy() * root
+    e = outcome - x @ (bread @ x.T @ outcome)
+    for s in range(6):
+        rows = np.array([s, 6 + s])
+        for a in range(3):
+            for b in range(3):
+                meat = x.T @ (x * (e[:, a] * e[:, b] / (1 - h))[:, None])
+                truth = (bread @ meat @ bread)[np.ix_(rows, rows)]
+                np.testing.assert_allclose(effects.cov[s, :, a, :, b], truth, rtol=1e-8, atol=1e-12)
+    alone = mm.SiteEffects.from_moments(mm.Moments.from_data(df, roles))
+    assert np.isnan(alone.cov).all()
+    assert "rows" in alone.cov_type
+    with pytest.raises(mm.errors.MomentsInsufficient, match="invalid with probability weights"):
+        mm.SiteEffects.from_moments(mm.Moments.from_data(df, roles), cov_type="classical")
+
+
+def test_ignored_clusters_are_said() -> None:
+    effects = mm.SiteEffects.from_moments(mm.data.star())
+    assert effects.clusters_ignored
+    assert "taken as independent" in repr(effects)
+    assert not mm.SiteEffects.from_moments(mm.data.star(), cov_type="CR0").clusters_ignored
