@@ -202,7 +202,9 @@ def _check_constant(within: Within, total: Array, overall: Array) -> None:
             raise DataError(
                 f"The {role} {name!r} is constant: it has one value in all rows. Check the column."
             )
-        if total[j, j] <= 1e-14 * overall[j]:
+        # Rounding is relative to the size of the values, not to how far sites lie apart.
+        size = float((within.weight * within.origin[:, j] ** 2).sum())
+        if total[j, j] <= 1e-26 * size:
             raise DataError(
                 f"The {role} {name!r} is constant within every {'block' if within.moments.blocks else 'site'}: "
                 "the treatment cannot have moved it. Check the column, or the level at which it is measured."

@@ -20,7 +20,7 @@ from msmmiv.errors import (
 )
 from msmmiv.linalg import Array, frozen
 from msmmiv.moments.cells import Moments
-from msmmiv.moments.site_covariance import SiteCovType, joint_covariance
+from msmmiv.moments.site_covariance import SiteCovType, equal_weights, joint_covariance
 from msmmiv.moments.within import Within, within_sites
 
 __all__ = ["SiteEffects"]
@@ -116,7 +116,7 @@ class SiteEffects:
         moments = within.moments
         size = 1 + len(moments.design.mediators)
         adjusted, precision = _adjusted(within, slopes)
-        kind = cov_type or _default_kind(moments)
+        kind = cov_type or _default_kind(within)
         cov = np.full((*adjusted.shape[:2], size, adjusted.shape[1], size), np.nan)
         if kind is not None:
             cov = joint_covariance(within, adjusted, precision, kind, own_slopes=slopes == "site")
@@ -203,26 +203,8 @@ class SiteEffects:
         if frame.empty:
             raise DataError("The table has no rows.")
         labels = tuple(frame[site].tolist())
-        _check_table(frame, site, labels, [itt_se, *errors])
-        if n and (numbers[n] <= 0).any():
-            low = [s for s, v in zip(labels, numbers[n], strict=True) if v <= 0]
-            raise DataError(
-                f"Column {n!r} (n) counts rows and must be positive; it is not in {listing(low)}."
-            )
-        p = len(names)
-        full = np.zeros((len(frame), 1, 1 + p, 1, 1 + p))
-        full[:, 0, 0, 0, 0] = numbers[itt_se] ** 2
-        for j, name in enumerate(errors, start=1):
-            full[:, 0, j, 0, j] = numbers[name] ** 2
-        for j, name in enumerate(covs, start=1):
-            full[:, 0, 0, 0, j] = full[:, 0, j, 0, 0] = numbers[name]
-        bad = np.linalg.eigvalsh(full[:, 0, :, 0, :])[:, 0] < 0
-        if bad.any():
-            raise DataError(
-                f"Cov(itt, compliance) is larger than the standard errors allow in "
-                f"{listing([s for s, b in zip(labels, bad, strict=True) if b])}: check whether the column holds "
-                "correlations instead of covariances."
-            )
+        _check_table(frame, site, labels, [itt_se, *errors], n)
+        full = _published_covariance(labels, numbers, [itt_se, *errors], covs)
         if not covs:
             warnings.warn(
                 "Cov(itt, compliance) was not given and is assumed to be zero. Both come from the same people, so it "
@@ -317,10 +299,12 @@ def _adjusted(within: Within, slopes: Slopes) -> tuple[Array, Array]:
     return np.linalg.pinv(precision, hermitian=True) @ cross, precision
 
 
-def _default_kind(moments: Moments) -> SiteCovType | None:
+def _default_kind(within: Within) -> SiteCovType | None:
+    moments = within.moments
     if moments.design.covariates or moments.design.treatment_kind == "continuous":
         return None if moments.design.weight_kind == "probability" else "classical"
-    return "HC1" if moments.design.weight_kind in ("analytic", "probability") else "HC2"
+    unequal = moments.design.weight_kind in ("analytic", "probability") or not equal_weights(within)
+    return "HC1" if unequal else "HC2"
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Array]:
@@ -337,7 +321,29 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Array]:
     return out
 
 
-def _check_table(frame: pd.DataFrame, site: str, labels: Sequence[object], errors: Sequence[str]) -> None:
+def _published_covariance(
+    labels: Sequence[Label], numbers: dict[str, Array], errors: Sequence[str], covs: Sequence[str]
+) -> Array:
+    """(K, 1, 1 + P, 1, 1 + P) covariances from standard errors and Cov(itt, compliance)."""
+    size = len(errors)
+    full = np.zeros((len(labels), 1, size, 1, size))
+    for j, name in enumerate(errors):
+        full[:, 0, j, 0, j] = numbers[name] ** 2
+    for j, name in enumerate(covs, start=1):
+        full[:, 0, 0, 0, j] = full[:, 0, j, 0, 0] = numbers[name]
+    bad = np.linalg.eigvalsh(full[:, 0, :, 0, :])[:, 0] < 0
+    if bad.any():
+        raise DataError(
+            f"Cov(itt, compliance) is larger than the standard errors allow in "
+            f"{listing([s for s, b in zip(labels, bad, strict=True) if b])}: check whether the column holds "
+            "correlations instead of covariances."
+        )
+    return full
+
+
+def _check_table(
+    frame: pd.DataFrame, site: str, labels: Sequence[object], errors: Sequence[str], n: str | None
+) -> None:
     if frame[site].isna().any():
         raise DataError(f"Column {site!r} (site) has missing values.")
     twice = (
@@ -351,3 +357,6 @@ def _check_table(frame: pd.DataFrame, site: str, labels: Sequence[object], error
         low = [s for s, v in zip(labels, frame[name], strict=True) if v <= 0]
         if low:
             raise DataError(f"Standard errors in {name!r} must be positive; they are not in {listing(low)}.")
+    low = [s for s, v in zip(labels, frame[n], strict=True) if v <= 0] if n else []
+    if low:
+        raise DataError(f"Column {n!r} (n) counts rows and must be positive; it is not in {listing(low)}.")

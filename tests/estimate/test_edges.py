@@ -107,3 +107,26 @@ def test_ignored_clusters_are_said() -> None:
     assert effects.clusters_ignored
     assert "taken as independent" in repr(effects)
     assert not mm.SiteEffects.from_moments(mm.data.star(), cov_type="CR0").clusters_ignored
+
+
+def test_cluster_means_are_the_rows_of_the_aggregated_table() -> None:
+    """Mediators that vary inside clusters, so that what is inside must really be gone."""
+    df = trial(6, mediators=2, sites=10, per_site=120, clusters=6)
+    means = mm.Moments.from_data(df, design(["m0", "m1"], cluster="cluster")).cluster_means()
+    table = df.groupby(["site", "cluster", "t"], as_index=False).agg(
+        y=("y", "mean"), m0=("m0", "mean"), m1=("m1", "mean"), size=("y", "size")
+    )
+    truth = mm.Study(table, design(["m0", "m1"], weights="size", weight_kind="analytic"))
+    for kind in ("classical", "HC1"):
+        ours, theirs = mm.fit(means, cov_type=kind), truth.fit(cov_type=kind)
+        np.testing.assert_allclose(ours.params, theirs.params, rtol=1e-10)
+        np.testing.assert_allclose(ours.cov, theirs.cov, rtol=1e-9)
+        assert ours.nobs == theirs.nobs
+    assert mm.rank(means).cragg_donald == pytest.approx(truth.rank().cragg_donald, rel=1e-9)
+
+
+def test_sites_far_apart_are_not_called_constant() -> None:
+    df = trial(8, sites=8)
+    plain = mm.Study(df, design(["m0"])).fit().params["m0"]
+    far = df.assign(m0=df["m0"] + 1e8 * df["site"])
+    assert mm.Study(far, design(["m0"])).fit().params["m0"] == pytest.approx(float(plain), rel=1e-5)
