@@ -24,7 +24,7 @@ help:
 	@echo "make doctest   the examples in the docstrings"
 	@echo "make docs      the documentation, in docs/_build/html"
 	@echo "make bench     the benchmarks"
-	@echo "make validate  the slow simulation studies"
+	@echo "make validate  the simulation studies: rewrite and check docs/validation/*.csv"
 	@echo "make clean     remove what the targets made, the environment included"
 
 demo: $(VENV)/.installed-run
@@ -54,7 +54,8 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 validate: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m validation $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.validation.study $(ARGS)
+	$(BIN)/python -m pytest -m validation
 
 clean:
 	rm -rf $(VENV) build dist docs/_build docs/api $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,8 @@ templates_path = ["_templates"]
 
 # Reference pages are written from the docstrings at every build and are not committed.
 autosummary_generate = True
+# `heterogeneity` and `Heterogeneity` are one file name where case is not kept.
+autosummary_filename_map = {"msmmiv.Heterogeneity": "msmmiv.Heterogeneity-class"}
 autodoc_typehints = "none"  # numpydoc states the types in words
 autodoc_member_order = "bysource"
 default_role = "autolink"  # `Moments` in a docstring is a link to its page

@@ -6,34 +6,50 @@ The path: data -> `Design` -> `Moments` -> `SiteEffects` -> `Estimate` -> report
 from msmmiv import data, errors
 from msmmiv.audit.assumptions import load_assumptions
 from msmmiv.design import Design
+from msmmiv.diagnose.heterogeneity import Heterogeneity, heterogeneity
 from msmmiv.diagnose.rank import RankReport, rank
-from msmmiv.estimate import fit
-from msmmiv.inference.results import Estimate, FirstStage
+from msmmiv.estimate import estimating_equations, fit
+from msmmiv.estimate.bias import BiasDecomposition, bias_decomposition
+from msmmiv.estimate.corrected import BCLinear, BCSymmetric
+from msmmiv.estimate.kclass import Fuller
+from msmmiv.inference.bootstrap import WildTest, wild_set, wild_test
+from msmmiv.inference.confidence_set import ConfidenceSet
+from msmmiv.inference.equations import SiteEquations
+from msmmiv.inference.reduced_form import ReducedForm
+from msmmiv.inference.results import Estimate
+from msmmiv.inference.stage import FirstStage
 from msmmiv.inference.tests import NotApplicable, TestStatistic
+from msmmiv.inference.weak_iv import (
+    anderson_rubin_set,
+    anderson_rubin_test,
+    conditional_lr_set,
+    conditional_lr_test,
+    kleibergen_set,
+    kleibergen_test,
+)
+from msmmiv.inference.weak_iv_sites import (
+    SiteRatios,
+    fieller_sets,
+    many_instrument_ar_set,
+    many_instrument_ar_test,
+)
 from msmmiv.moments.cells import Moments
+from msmmiv.moments.compliance_strata import compliance_strata
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.moments.instruments import site_by_treatment
+from msmmiv.moments.strata import strata_as_sites
+from msmmiv.moments.strata_build import Strata
 from msmmiv.study import Study
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Design",
-    "Estimate",
-    "FirstStage",
-    "Moments",
-    "NotApplicable",
-    "RankReport",
-    "SampleFlow",
-    "SiteEffects",
-    "Study",
-    "TestStatistic",
-    "__version__",
-    "data",
-    "errors",
-    "fit",
-    "load_assumptions",
-    "rank",
-    "site_by_treatment",
-]
+    "BCLinear", "BCSymmetric", "BiasDecomposition", "ConfidenceSet", "Design", "Estimate", "FirstStage", "Fuller",
+    "Heterogeneity", "Moments", "NotApplicable", "RankReport", "ReducedForm", "SampleFlow", "SiteEffects",
+    "SiteEquations", "SiteRatios", "Strata", "Study", "TestStatistic", "WildTest", "__version__",
+    "anderson_rubin_set", "anderson_rubin_test", "bias_decomposition", "compliance_strata", "conditional_lr_set",
+    "conditional_lr_test", "data", "errors", "estimating_equations", "fieller_sets", "fit", "heterogeneity",
+    "kleibergen_set", "kleibergen_test", "load_assumptions", "many_instrument_ar_set", "many_instrument_ar_test",
+    "rank", "site_by_treatment", "strata_as_sites", "wild_set", "wild_test",
+]  # fmt: skip

@@ -14,7 +14,9 @@ import click
 import msmmiv as mm
 from msmmiv.design import Estimand, TreatmentKind, WeightKind
 from msmmiv.errors import MsmmivError, MsmmivWarning, TreatmentError, listing
+from msmmiv.estimate import ESTIMATORS, Method
 from msmmiv.inference.covariance import CovType
+from msmmiv.inference.results import Interval
 from msmmiv.moments.cells import Missing
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.outputs import check_folder, write_outputs
@@ -71,7 +73,7 @@ def demo(out: str) -> None:
         )
         files = write_outputs(analysis, out)
         click.echo(summary_text(analysis))
-        click.echo(wrap(_lesson(analysis, mm.Study(mm.data.star("math_two_mediators")).analysis())))
+        click.echo(wrap(_lesson(analysis, mm.Study(mm.data.star("math_two_mediators")))))
         _say_where(files)
 
 
@@ -98,7 +100,11 @@ def demo(out: str) -> None:
 @click.option("--missing", type=click.Choice(get_args(Missing)),
               help="Rows without site or arm: an error (default), or left out.")  # fmt: skip
 @click.option("--cov", "cov_type", type=click.Choice(get_args(CovType)),
-              help="Covariance of the headline; default: cluster if there is one, else HC1.")  # fmt: skip
+              help="Covariance of the headline; without --estimator it means 2SLS.")  # fmt: skip
+@click.option("--estimator", type=click.Choice(tuple(ESTIMATORS)),
+              help="Estimator of the headline; default: by rule, from the sites and the strength.")  # fmt: skip
+@click.option("--interval", type=click.Choice(get_args(Interval)),
+              help="Confidence sets from standard errors (wald), or site scores (with --cov site).")  # fmt: skip
 @click.option("--direct-effect", is_flag=True, help="Leave a direct effect of treatment free.")
 @click.option(
     "--out", metavar="DIR", help="Folder for report, tables and figures; without it nothing is written."
@@ -106,8 +112,8 @@ def demo(out: str) -> None:
 @click.option("--title", help="Title of the report.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def analyze(
-    file: str, cov_type: CovType | None, direct_effect: bool, out: str | None, title: str | None, quiet: bool,
-    missing: Missing | None, **roles: Any,
+    file: str, cov_type: CovType | None, estimator: Method | None, interval: Interval | None, direct_effect: bool,
+    out: str | None, title: str | None, quiet: bool, missing: Missing | None, **roles: Any,
 ) -> None:  # fmt: skip
     r"""Analyse FILE: a CSV or Parquet file of persons, a glob of several, or moments files.
 
@@ -121,7 +127,10 @@ def analyze(
         if out:
             check_folder(out)
         study = _study(file, {k: v for k, v in roles.items() if v not in (None, ())}, missing)
-        analysis = study.analysis(title=title, cov_type=cov_type, direct_effect=direct_effect)
+        analysis = study.analysis(
+            title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect,
+            interval=interval or "wald",
+        )  # fmt: skip
         files = write_outputs(analysis, out) if out else {}
         if not quiet:
             click.echo(summary_text(analysis), nl=False)
@@ -189,26 +198,35 @@ def _is_moments(path: Path) -> bool:
         return _FOOTER in file.read(length)
 
 
-def _lesson(one: Analysis, two: Analysis) -> str:
+def _lesson(one: Analysis, two: mm.Study) -> str:
     """What the demonstration shows, from its own numbers."""
-    first, second = one.headline.tidy().iloc[0], two.headline.tidy().iloc[1]
-    wider = one.fits[2].std_errors["class_size"] / one.headline.std_errors["class_size"]
-    smaller = -float(one.effects.compliance["class_size"].mean())
-    noise = ", no more than noise alone gives" if _f(two) <= 1 else ""
+    name, fit = "class_size", one.headline
+    bounds, second = fit.confidence_set(name), two.fit()
+    low, high = bounds.hull
+    free = next(f for f in one.fits if f.direct_effect and f.method == fit.method)
+    wider = float(free.std_errors[name] / fit.std_errors[name])
+    smaller = -float(one.effects.compliance[name].mean())
+    unbounded = not second.confidence_set("tch_exp").is_bounded
+    first_f, second_f = _f(one.rank), _f(two.rank())
     return (
-        f"What this shows: small classes had {smaller:.1f} pupils fewer on average, and if class size is the "
-        f"only path, one pupil more goes with {number(-first['estimate'])} points of mathematics less (95% interval "
-        f"{number(-first['conf_high'])} to {number(-first['conf_low'])}). Leaving a direct effect free makes that "
-        f"standard error {number(float(wider), 2)} times as large. Adding the teacher's experience as a second "
-        f'mediator (mm.data.star("math_two_mediators")) is weaker still: its coefficient is '
-        f"{number(second['estimate'])} ({number(second['conf_low'])} to {number(second['conf_high'])}), and with "
-        f"classes as rows the first-stage F in the weakest direction falls from {number(_f(one), 3)} to "
-        f"{number(_f(two), 2)}{noise}."
+        f"What this shows: small classes had {smaller:.1f} pupils fewer on average, and if class size is the only "
+        f"path, one pupil more goes with {number(-float(fit.params[name]))} points of mathematics less (95% interval "
+        f"{number(-high)} to {number(-low)}). Leaving a direct effect free makes that standard error "
+        f"{number(wider, 2)} times as large. Adding the teacher's experience as a second mediator "
+        f'(mm.data.star("math_two_mediators")) asks too much of these sites: with classes as rows the first-stage F '
+        f"in the weakest direction falls from {number(first_f, 3)} to {number(second_f, 2)}"
+        f"{', no more than noise alone gives' if second_f <= 1 else ''}"
+        + (
+            f"; {'there is no point estimate, and ' if second.status else ''}the data do not bound the effect of "
+            "experience."
+            if unbounded
+            else "."
+        )
     )
 
 
-def _f(analysis: Analysis) -> float:
-    value = analysis.rank.cluster_level
+def _f(report: mm.RankReport) -> float:
+    value = report.cluster_level
     return value if isinstance(value, float) else float("nan")
 
 

@@ -11,19 +11,28 @@ from typing import Any, Self
 import pandas as pd
 
 from msmmiv.design import Design
+from msmmiv.diagnose.heterogeneity import Heterogeneity, heterogeneity
 from msmmiv.diagnose.rank import RankReport, rank
-from msmmiv.errors import DesignError, MomentsMismatch, MsmmivError, check_choice
-from msmmiv.estimate import Method, exogeneity_test, fit
+from msmmiv.errors import ChoiceError, DataError, DesignError, MomentsMismatch, check_choice
+from msmmiv.estimate import Estimator, Method, exogeneity_test, fit, fit_all, fit_by_rule, system_of
+from msmmiv.estimate.bias import BiasDecomposition, bias_decomposition
+from msmmiv.estimate.linearmodels_bridge import Intercepts, LinearModel, rows_to_linearmodels
+from msmmiv.estimate.ujive import noise_products
+from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.covariance import CovType, SmallSample
 from msmmiv.inference.first_stage import site_effects_from_rows
-from msmmiv.inference.results import Estimate
-from msmmiv.inference.tests import TestResult
+from msmmiv.inference.reduced_form import ReducedForm
+from msmmiv.inference.results import Estimate, Interval
+from msmmiv.inference.tests import TestResult, TestStatistic
+from msmmiv.inference.weak_iv import anderson_rubin_set, anderson_rubin_test
 from msmmiv.moments.cells import Missing, Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.moments.frames import open_rows
+from msmmiv.moments.noise import NoiseKind
 from msmmiv.moments.sums import Rows
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.gather import gather
 from msmmiv.show.report import write_report
 
 __all__ = ["Study"]
@@ -109,17 +118,42 @@ class Study:
 
     def fit(
         self,
-        estimator: Method | None = None,
+        estimator: Method | Estimator | None = None,
         *,
         cov_type: CovType | None = None,
         direct_effect: bool = False,
         small_sample: SmallSample | None = None,
+        interval: Interval = "wald",
     ) -> Estimate:
-        """Estimate the mediator effects; see `msmmiv.fit` for the choices."""
-        return fit(
-            self.moments, estimator, cov_type=cov_type, direct_effect=direct_effect, small_sample=small_sample,
-            rows=self._rows,
-        )  # fmt: skip
+        """Estimate the mediator effects: by rule without an estimator, else as `msmmiv.fit` says.
+
+        Without an estimator, UJIVE with sites as a sample; how its interval is made depends on the number of
+        sites and the strength of the instruments. The result names the rule (``rule``) and carries 2SLS
+        (``beside``).
+
+        Raises
+        ------
+        ChoiceError
+            Options of a covariance or interval without an estimator: the rule chooses them together.
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> fit = mm.Study(mm.data.star()).fit()
+        >>> fit.method, fit.interval, fit.beside[0].method
+        ('ujive', 'score', '2sls')
+        """
+        if estimator is not None:
+            return fit(
+                self.moments, estimator, cov_type=cov_type, direct_effect=direct_effect,
+                small_sample=small_sample, interval=interval, rows=self._rows,
+            )  # fmt: skip
+        if cov_type is not None or small_sample is not None or interval != "wald":
+            raise ChoiceError(
+                "Without an estimator, fit() chooses estimator, covariance and interval together. Name the estimator "
+                "too, for example fit('ujive', cov_type='site')."
+            )
+        return fit_by_rule(self.moments, direct_effect=direct_effect, rows=self._rows)
 
     def wu_hausman(
         self,
@@ -145,69 +179,177 @@ class Study:
         )
 
     def compare(
-        self, estimators: Sequence[Method], *, cov_type: CovType | None = None, direct_effect: bool = False
+        self,
+        estimators: Sequence[Method | Estimator] = ("ols", "2sls", "liml", "mbtsls", "ujive", "bc_linear"),
+        *,
+        cov_type: CovType | None = "site",
+        direct_effect: bool = False,
+        small_sample: SmallSample | None = None,
     ) -> pd.DataFrame:
-        """Tidy rows of several estimators under one another.
+        """Tidy rows of several estimators under one another, all with one covariance.
+
+        The columns of `Estimate.tidy`, with ``status`` (why there is no estimate). By default sites are a sample,
+        the one reading that all estimators share; ``cov_type=None`` takes each one's own default, which ``cov_type``
+        in the frame then names.
 
         Examples
         --------
         >>> import msmmiv as mm
-        >>> frame = mm.Study(mm.data.star()).compare(["ols", "2sls"])
+        >>> frame = mm.Study(mm.data.star()).compare(["ols", "2sls", "ujive"])
         >>> frame[["method", "estimate"]].round(2).values.tolist()
-        [['ols', -1.04], ['2sls', -1.11]]
+        [['ols', -1.04], ['2sls', -1.11], ['ujive', -1.18]]
         """
-        fits = [self.fit(e, cov_type=cov_type, direct_effect=direct_effect) for e in estimators]
-        return pd.concat([f.tidy() for f in fits], ignore_index=True)
+        fits = fit_all(
+            self.moments, estimators, cov_type=cov_type, direct_effect=direct_effect, small_sample=small_sample,
+            rows=self._rows,
+        )  # fmt: skip
+        columns = [f.to_columns() | {"status": [f.status or ""] * len(f.terms)} for f in fits]
+        return pd.DataFrame({name: [v for c in columns for v in c[name]] for name in columns[0]})
+
+    def noise_effects(self, kind: NoiseKind | None = None) -> SiteEffects:
+        """Site effects with a covariance in every site, for tests that need one.
+
+        Default: each cell's own variance ("unbiased"); where the design declares clusters, one variance between
+        and inside clusters for all sites ("pooled"), since few clusters a site say little about their own.
+        """
+        kind = kind or ("pooled" if self.moments.clusters else "unbiased")
+        return SiteEffects.from_moments(self.moments, cov_type=kind)
+
+    def reduced_form(self, *, direct_effect: bool = False) -> ReducedForm:
+        """Sufficient statistics of weak-instrument tests under homoskedasticity, covariates partialled out."""
+        return system_of(self.moments, direct_effect=direct_effect).reduced_form
+
+    def anderson_rubin_test(
+        self, beta: float | Sequence[float], *, robust: bool = True, direct_effect: bool = False
+    ) -> TestStatistic:
+        """Test the effects of all mediators at once, whatever the strength of the instruments.
+
+        Parameters
+        ----------
+        beta : float or sequence of float
+            One value per mediator.
+        robust : bool
+            Unequal variances, clusters heeded; otherwise the exact F test of independent rows of equal variance.
+        direct_effect : bool
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> study = mm.Study(mm.data.star())
+        >>> study.anderson_rubin_test(0.0).dist
+        'chi2(79)'
+        """
+        if robust:
+            return anderson_rubin_test(self.noise_effects(), beta, direct_effect=direct_effect)
+        return anderson_rubin_test(self.reduced_form(direct_effect=direct_effect), beta)
+
+    def anderson_rubin_set(
+        self, term: str, *, level: float = 0.95, robust: bool = True, direct_effect: bool = False
+    ) -> ConfidenceSet:
+        """All values of one mediator's effect that the Anderson-Rubin (subvector) test does not reject.
+
+        Valid with weak instruments when effects are the same in all sites; empty when they are not.
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> print(mm.Study(mm.data.star()).anderson_rubin_set("class_size", robust=False))
+        empty
+        """
+        if robust:
+            return anderson_rubin_set(self.noise_effects(), term, level=level, direct_effect=direct_effect)
+        return anderson_rubin_set(self.reduced_form(direct_effect=direct_effect), term, level=level)
+
+    def heterogeneity(self, *, direct_effect: bool = False, level: float = 0.95) -> Heterogeneity:
+        """Whether and how much the effects differ between sites; see `msmmiv.heterogeneity`."""
+        return heterogeneity(self.noise_effects(), direct_effect=direct_effect, level=level)
+
+    def bias_decomposition(self) -> BiasDecomposition:
+        """What makes 2SLS miss the average effect; see `msmmiv.bias_decomposition`."""
+        system, effects = system_of(self.moments), self.noise_effects("unbiased")
+        # Per instrument, what sampling error adds to the cross-products that 2SLS uses; clusters are heeded.
+        noise = noise_products(system, effects.cov).sum(axis=0) / system.n_excluded
+        return bias_decomposition(
+            effects, between=system.reduced_form.between, within=noise, n_instruments=system.n_excluded
+        )
+
+    def leave_one_out(
+        self, estimator: Method | Estimator = "ujive", *, direct_effect: bool = False
+    ) -> pd.DataFrame:
+        """Coefficients without each site in turn: rows are the sites left out.
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> mm.Study(mm.data.star()).leave_one_out("2sls").shape
+        (79, 1)
+        """
+        whole = self.fit(estimator, cov_type="site", direct_effect=direct_effect)
+        if whole.status is not None:
+            raise DataError(f"There is nothing to leave sites out of: {whole.status}.")
+        equations = whole.equations
+        if equations is None:
+            raise ChoiceError(
+                "Estimators of the unweighted average do not solve site equations; use 'ujive'."
+            )
+        index = pd.Index(self.moments.sites, name="left_out")
+        return pd.DataFrame(equations.jackknife(), index, columns=list(equations.terms))
+
+    def linearmodels(
+        self, kind: LinearModel = "2sls", *, direct_effect: bool = False, intercepts: Intercepts = "dummies"
+    ) -> Any:
+        """The same study as an unfitted model of linearmodels, for its kernel covariances, GMM and tests.
+
+        Parameters
+        ----------
+        kind : {"2sls", "liml", "gmm", "cue"}
+        direct_effect : bool
+        intercepts : {"dummies", "partialled"}
+
+        Raises
+        ------
+        MomentsInsufficient
+            The study holds moments: linearmodels needs the rows.
+        """
+        return rows_to_linearmodels(self._rows, kind=kind, direct_effect=direct_effect, intercepts=intercepts)
 
     def rank(self, *, direct_effect: bool = False) -> RankReport:
         """Assumption (viii): what the compliance matrix says; see `msmmiv.rank`."""
         return rank(self.moments, direct_effect=direct_effect)
 
     def analysis(
-        self, *, title: str | None = None, cov_type: CovType | None = None, direct_effect: bool = False
+        self,
+        *,
+        title: str | None = None,
+        estimator: Method | Estimator | None = None,
+        cov_type: CovType | None = None,
+        direct_effect: bool = False,
+        interval: Interval = "wald",
     ) -> Analysis:
-        """The main job: 2SLS with its default and site-clustered errors, with a direct effect, and OLS.
+        """The main job: the estimate that the rule chooses, what it is compared with, and what it rests on.
 
-        Estimates that this sample cannot support are listed with the reason instead.
+        Beside it 2SLS, LIML, UJIVE, BC linear and OLS, with and without a direct effect; estimates that this sample
+        cannot support are listed with the reason instead.
 
         Parameters
         ----------
         title : str, optional
+        estimator : str or estimator object, optional
+            Of the headline; by rule if left out (see `fit`), or 2SLS where ``cov_type`` is given.
         cov_type : str, optional
-            Covariance of the headline, and of the estimates it is compared with; see `msmmiv.fit`.
+            Of the headline; see `msmmiv.fit`.
         direct_effect : bool
             Leave the direct effect free in the headline; it is then compared with exclusion.
+        interval : {"wald", "score"}
+            Of the headline; see `msmmiv.fit`.
         """
-        headline = self.fit("2sls", cov_type=cov_type, direct_effect=direct_effect)
-        other: CovType | None = None if headline.cov_type == "site" else "site"
-        wanted: list[dict[str, Any]] = [
-            {"estimator": "2sls", "cov_type": other, "direct_effect": direct_effect},
-            {"estimator": "2sls", "cov_type": cov_type, "direct_effect": not direct_effect},
-            {"estimator": "ols", "cov_type": cov_type},
-        ]
-        fits, skipped = [headline], []
-        for options in wanted:
-            try:
-                fits.append(self.fit(**options))
-            except MsmmivError as error:
-                words = ", ".join(f"{k}={v!r}" for k, v in options.items() if v)
-                skipped.append(f"{words}: {error}")
-        return Analysis(
-            title=title or f"Effects of {', '.join(self.design.mediators)} on {self.design.outcome}",
-            source=self.source, moments=self.moments, effects=self.effects, headline=headline,
-            fits=tuple(fits), skipped=tuple(skipped), rank=self.rank(direct_effect=direct_effect),
+        return gather(
+            self, title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect, interval=interval
         )  # fmt: skip
 
-    def report(
-        self,
-        path: str | Path,
-        *,
-        title: str | None = None,
-        cov_type: CovType | None = None,
-        direct_effect: bool = False,
-    ) -> Path:
-        """Write the main job (see `analysis`) as one self-contained HTML file and return its path."""
-        return write_report(self.analysis(title=title, cov_type=cov_type, direct_effect=direct_effect), path)
+    def report(self, path: str | Path, **options: Any) -> Path:
+        """Write the main job as one self-contained HTML file and return its path; options as in `analysis`."""
+        return write_report(self.analysis(**options), path)
 
     def __repr__(self) -> str:
         return f"Study of {self.source}: {self.moments!r}"

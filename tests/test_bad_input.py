@@ -108,8 +108,8 @@ def test_missing_values_are_dropped_and_counted(column, null, door, tmp_path):
     clean = people(4).drop(index=gone)
     clean[column] = clean[column].astype(float)
     want = mm.Study(clean, design(**options))
-    np.testing.assert_allclose(study.fit().params, want.fit().params, rtol=1e-11)
-    np.testing.assert_allclose(study.fit().cov, want.fit().cov, rtol=1e-9)
+    np.testing.assert_allclose(study.fit("2sls").params, want.fit("2sls").params, rtol=1e-11)
+    np.testing.assert_allclose(study.fit("2sls").cov, want.fit("2sls").cov, rtol=1e-9)
     assert dict(study.flow.missing) == {column: 3}
     assert study.flow.incomplete == 3
     assert study.flow.rows_used == study.moments.n.sum()
@@ -277,4 +277,4 @@ def test_sites_with_one_arm_are_named():
     assert [(d.site, d.reason) for d in study.flow.dropped] == [
         (4, "the treatment does not vary inside the site")
     ]
-    assert study.fit().n_sites == 4
+    assert study.fit("2sls").n_sites == 4

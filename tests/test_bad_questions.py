@@ -121,7 +121,7 @@ def test_too_few_sites_after_dropping_names_them():
     with pytest.warns(OneArmSiteWarning):
         study = mm.Study(lame, design(mediators=["m", "m2"]))
     with pytest.raises(TooFewSitesError, match=r"1 usable site.*\(1 and 2 dropped\)"):
-        study.fit()
+        study.fit("2sls")
 
 
 def test_site_clusters_need_sites():
@@ -223,7 +223,7 @@ def test_fractional_frequencies():
 )
 def test_choices_outside_their_list(options, error, words):
     with pytest.raises(error, match=words):
-        mm.Study(people(20), design()).fit(**options)
+        mm.Study(people(20), design()).fit(**{"estimator": "2sls"} | options)
 
 
 def test_missing_is_a_closed_choice():
@@ -265,5 +265,5 @@ def test_moments_of_another_design():
 def test_a_covariate_needs_rows_for_robust_errors():
     m = mm.Moments.from_data(people(24), design(covariates=["x"]))
     with pytest.raises(MomentsInsufficient, match=r"HC3 needs .*covariates.*Study\(data, design\)"):
-        mm.Study(m).fit(cov_type="HC3")
-    assert np.isfinite(mm.Study(m).fit(cov_type="site").std_errors).all()
+        mm.Study(m).fit("2sls", cov_type="HC3")
+    assert np.isfinite(mm.Study(m).fit("2sls", cov_type="site").std_errors).all()

@@ -82,7 +82,65 @@ def test_options_set_the_headline(csv, tmp_path):
     assert found["fits"][0]["glance"]["cov_type"] == "site"
     assert found["fits"][0]["glance"]["direct_effect"] is True
     assert [t["term"] for t in found["fits"][0]["terms"]] == ["m1", "m2", "direct_effect", "x"]
-    assert [f["glance"]["cov_type"] for f in found["fits"]] == ["site", "HC1", "site", "site"]
+    assert [f["method"] for f in found["fits"]][:2] == ["2sls", "2sls"]
+    assert [f["glance"]["cov_type"] for f in found["fits"]][:2] == ["site", "HC1"]
+
+
+def test_without_options_the_rule_chooses(csv, tmp_path):
+    done = run("analyze", csv, *ROLES, "--out", tmp_path / "o")
+    study = mm.Study(csv, design("m1"))
+    fit = study.fit()
+    found = json.loads((tmp_path / "o" / "results.json").read_text(encoding="utf-8"))["fits"][0]
+    assert (found["method"], found["rule"], found["status"]) == (fit.method, fit.rule, fit.status)
+    assert found["terms"][0]["set"] == str(fit.confidence_set("m1"))
+    assert "A fixed rule chose the method" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["ols", "2sls", "liml", "mbtsls", "ujive", "bc_linear", "bc_symmetric"])
+def test_every_estimator_can_be_the_headline(csv, tmp_path, name):
+    done = run("analyze", csv, *ROLES, "--estimator", name, "--out", tmp_path / "o", "--quiet")
+    assert (done.exit_code, done.stdout) == (0, "")
+    table = pd.read_csv(tmp_path / "o" / "estimates.csv")
+    fit = mm.Study(csv, design("m1")).fit(name)
+    assert table["method"][0] == name
+    assert table["estimate"][0] == pytest.approx(fit.params["m1"], rel=1e-12)
+    assert table["set"][0] == str(fit.confidence_set("m1"))
+
+
+def test_site_scores_on_request(csv, tmp_path):
+    words = [
+        "--estimator",
+        "ujive",
+        "--cov",
+        "site",
+        "--interval",
+        "score",
+        "--out",
+        tmp_path / "o",
+        "--quiet",
+    ]
+    assert run("analyze", csv, *ROLES, *words).exit_code == 0
+    table = pd.read_csv(tmp_path / "o" / "estimates.csv")
+    wanted = mm.Study(csv, design("m1")).fit("ujive", cov_type="site", interval="score").confidence_set("m1")
+    assert (table["set"][0], table["shape"][0]) == (str(wanted), wanted.shape)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--estimator", "bc_linear", "--cov", "HC3"], "'bc_linear' has no 'HC3' covariance"),
+        (["--estimator", "2sls", "--cov", "HC1", "--interval", "score"], "cov_type='site'"),
+        (["--interval", "score"], "Name the estimator too"),
+        (["--estimator", "bc_linear", "--direct-effect"], "defined under exclusion"),
+    ],
+)
+def test_wrong_combinations_are_one_line(csv, words, said):
+    done = run("analyze", csv, *ROLES, *words)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -228,7 +286,7 @@ def test_help_lists_the_options():
     assert done.exit_code == 0
     for option in ("--outcome", "--treatment", "--mediator", "--site", "--covariate", "--cluster", "--block",
                    "--weights", "--weight-kind", "--control", "--treatment-kind", "--estimand", "--missing", "--cov",
-                   "--direct-effect", "--out", "--title", "--quiet"):  # fmt: skip
+                   "--estimator", "--interval", "--direct-effect", "--out", "--title", "--quiet"):  # fmt: skip
         assert option in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert {"analyze", "demo"} <= set(run("--help").stdout.split())
@@ -241,11 +299,10 @@ def test_version():
 def test_demo_tells_its_numbers(tmp_path):
     done = run("demo", "--out", tmp_path / "demo")
     assert done.exit_code == 0
-    fit = mm.fit(mm.data.star())
-    second = mm.fit(mm.data.star("math_two_mediators"))
+    fit = mm.Study(mm.data.star()).fit()
     words = " ".join(done.stdout.split())
     assert f"goes with {-fit.params['class_size']:.3f} points of mathematics less" in words
-    assert f"its coefficient is {second.params['tch_exp']:.4f}" in words
+    assert "there is no point estimate, and the data do not bound the effect of experience" in words
     assert f"Report: {tmp_path / 'demo' / 'report.html'}" in done.stdout
     assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
 

@@ -96,6 +96,30 @@ def test_explicit_instruments_agree(said: dict[str, str]) -> None:
         assert error == pytest.approx(their_error, abs=1e-9)
 
 
+def test_few_sites_counts_its_sign_vectors(said: dict[str, str]) -> None:
+    text = said["few_sites.py"]
+    errors = [number(rf"\n{name} +([\d.]+)", text) for name in ("HC1", "site CR1P", "site CR2", "site CR3")]
+    assert errors == sorted(errors)
+    assert number(r"site CR2 +[\d.]+ +([\d.]+)", text) < 8 == number(r"site CR1P +[\d.]+ +([\d.]+)", text)
+    assert number(r"p-value of (\d+) sign vectors", text) == 2**9
+    assert number(r"can be below ([\d.]+)", text) == pytest.approx(2 / 2**9, abs=5e-5)
+    assert number(r"by rule: ujive, CR2, ([\d.]+)", text) == pytest.approx(1.0, abs=0.3)
+
+
+def test_weak_instruments_gives_all_four_shapes(said: dict[str, str]) -> None:
+    found = re.findall(r"Anderson-Rubin +(.+)", said["weak_instruments.py"])
+    assert re.fullmatch(r"\[0\.\d+, 1\.\d+\]", found[0])
+    assert re.fullmatch(r"\(-inf, \S+\] and \[\S+, inf\)", found[1])
+    assert found[2:4] == ["the whole line", "empty"]
+    assert said["weak_instruments.py"].count("  no point estimate:") == 1
+
+
+def test_strata_find_both_effects(said: dict[str, str]) -> None:
+    text = said["strata.py"]
+    assert number(r"2SLS on strata +([\d.]+)", text) == pytest.approx(0.5, abs=0.1)
+    assert number(r"2SLS on strata +[\d.]+ +([\d.]+)", text) == pytest.approx(0.8, abs=0.1)
+
+
 def test_make_star_moments_writes_moments_that_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.linalg import eigh
 
 from msmmiv.errors import MsmmivError, count, listing
-from msmmiv.estimate.kclass import System, build_system
+from msmmiv.estimate.system import System, build_system
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.linalg import Array, dependent_columns, frozen, schur
 from msmmiv.moments.cells import Moments

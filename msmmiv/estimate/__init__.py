@@ -1,42 +1,71 @@
-"""The table of estimators, and the one function that runs them."""
+"""The table of estimators, and the functions that run them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from msmmiv.errors import ChoiceError, DesignError, TooFewSitesError, check_choice
-from msmmiv.estimate.kclass import KClass, Solution, System, build_system
+from msmmiv.errors import ChoiceError, DesignError, check_choice, listing
+from msmmiv.estimate.corrected import BCLinear, BCSymmetric
+from msmmiv.estimate.covariances import Spread, choose_correction, choose_covariance, covariance
+from msmmiv.estimate.kclass import Fuller, KClass, Liml, Mbtsls, Solution, eliminated
+from msmmiv.estimate.recommend import recommend
 from msmmiv.estimate.stages import first_stages, overidentification, wu_hausman
-from msmmiv.inference.covariance import (
-    CovType,
-    SmallSample,
-    sandwich_meat,
-    small_sample_factor,
-    warn_crossing_clusters,
-)
-from msmmiv.inference.results import Estimate
+from msmmiv.estimate.system import System, build_system
+from msmmiv.estimate.ujive import Ujive
+from msmmiv.estimate.wording import estimand_text, notes_text, target_text
+from msmmiv.inference.covariance import CovType, SmallSample, cluster_codes, warn_crossing_clusters
+from msmmiv.inference.equations import SiteEquations
+from msmmiv.inference.results import Estimate, Interval
+from msmmiv.inference.site_equations import site_equations
+from msmmiv.inference.stage import FirstStage
 from msmmiv.inference.tests import NotApplicable, TestResult
 from msmmiv.linalg import Array, frozen
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.sums import Rows
 from msmmiv.moments.within import within_sites
 
-__all__ = ["ESTIMATORS", "Method", "exogeneity_test", "fit"]
+__all__ = [
+    "ESTIMATORS",
+    "Estimator",
+    "Method",
+    "estimating_equations",
+    "exogeneity_test",
+    "fit",
+    "fit_all",
+    "fit_by_rule",
+    "system_of",
+]
 
-Method: TypeAlias = Literal["ols", "2sls"]
+By: TypeAlias = Literal["site", "cluster"]
+Method: TypeAlias = Literal["ols", "2sls", "liml", "mbtsls", "ujive", "bc_linear", "bc_symmetric"]
+Corrector: TypeAlias = BCLinear | BCSymmetric
+Estimator: TypeAlias = KClass | Liml | Fuller | Mbtsls | Ujive | Corrector
 
-ESTIMATORS: dict[str, KClass] = {"ols": KClass("ols", 0.0), "2sls": KClass("2sls", 1.0)}
+TWO_STAGE = KClass("2sls", 1.0)
+ESTIMATORS: dict[str, Estimator] = {
+    "ols": KClass("ols", 0.0),
+    "2sls": TWO_STAGE,
+    "liml": Liml(),
+    "mbtsls": Mbtsls(),
+    "ujive": Ujive(),
+    "bc_linear": BCLinear(),
+    "bc_symmetric": BCSymmetric(),
+}
 
 
 def fit(
     moments: Moments,
-    estimator: Method | None = None,
+    estimator: Method | Estimator,
     *,
     cov_type: CovType | None = None,
     direct_effect: bool = False,
     small_sample: SmallSample | None = None,
+    interval: Interval = "wald",
     rows: Rows | None = None,
 ) -> Estimate:
     """Estimate the effect of each mediator on the outcome from moments.
@@ -44,36 +73,46 @@ def fit(
     ``2sls`` uses the treatment in each site as an instrument; it equals the regression of itt on
     compliance across sites through the origin, weighted by n p (1 - p). With ``direct_effect=True`` the
     line has an intercept: the effect of treatment that no mediator carries. ``ols`` is the within-site
-    regression, for comparison.
+    regression, for comparison. The others remove the bias of 2SLS toward it: ``liml`` (one effect for
+    all sites), ``mbtsls`` (one residual covariance), ``ujive`` (neither is needed); ``bc_linear`` and
+    ``bc_symmetric`` also average effects over sites without weighting by compliance.
 
     Parameters
     ----------
     moments : Moments
-    estimator : {"2sls", "ols"}
-        Default "2sls".
-    cov_type : {"classical", "HC0", "HC1", "HC2", "HC3", "cluster", "site"}, optional
-        Default "cluster" if the design declares one, else "HC1".
+    estimator : str or estimator object
+        "ols", "2sls", "liml", "mbtsls", "ujive", "bc_linear", "bc_symmetric", or an object with options such
+        as `Fuller`. `Study.fit` can choose by rule.
+    cov_type : str, optional
+        "classical", "HC0" to "HC3", "HTE" (sites fixed, effects differ), "bekker" (many instruments, equal
+        variances), "cluster" or "site". Default "cluster" if the design declares one, else "HC1"; for LIML,
+        Fuller and MBTSLS "bekker"; for UJIVE and the BC estimators "site".
     direct_effect : bool
         Free a direct effect of treatment (Fu 2023) instead of assuming exclusion.
-    small_sample : {"CR0", "CR1", "CR1S", "CR1N", "CR1P"}, optional
+    small_sample : {"CR0", "CR1", "CR1S", "CR1N", "CR1P", "CR2", "CR3"}, optional
         Correction of clustered covariances; default "CR1S" for clusters and "CR1P" for sites.
+    interval : {"wald", "score"}
+        Where intervals and p-values come from: the standard error, or the scores of the sites (few sites, weak
+        instruments; cov_type "site").
     rows : Rows, optional
         Open rows for covariances that need a second pass; `Study` supplies them.
 
     Returns
     -------
     Estimate
+        With a ``status`` instead of coefficients where a bias-corrected denominator is not positive definite.
 
     Raises
     ------
     MomentsInsufficient
         The covariance is not a function of the moments and no rows are at hand.
-    TooFewSitesError, RankDeficientError, DataError, DesignError
+    TooFewSitesError, RankDeficientError, DataError, DesignError, ChoiceError
 
     Notes
     -----
     Two-stage least squares: b = (sum_s w_s g_s g_s')^-1 sum_s w_s g_s b_s with compliances g_s, itt b_s
     and w_s = sum_i (T_i - Tbar_s)^2 (Reardon & Raudenbush 2013; the identity is Frisch-Waugh-Lovell).
+    UJIVE replaces g_s g_s' and g_s b_s by estimates without sampling error (Kolesar 2013).
 
     Examples
     --------
@@ -82,34 +121,133 @@ def fit(
     >>> round(float(f.params["class_size"]), 5), round(float(f.std_errors["class_size"]), 4)
     (-1.11376, 0.2723)
     """
-    name = "2sls" if estimator is None else estimator
-    check_choice(name, Method, "estimator")
-    kind = _cov_type(moments, cov_type)
-    correction = _correction(kind, small_sample)
+    return fit_all(
+        moments, [estimator], cov_type=cov_type, direct_effect=direct_effect, small_sample=small_sample,
+        interval=interval, rows=rows,
+    )[0]  # fmt: skip
+
+
+def fit_all(
+    moments: Moments,
+    estimators: Sequence[Method | Estimator],
+    *,
+    cov_type: CovType | None = None,
+    direct_effect: bool = False,
+    small_sample: SmallSample | None = None,
+    interval: Interval = "wald",
+    rows: Rows | None = None,
+) -> list[Estimate]:
+    """Several estimators on one set of moments, sharing everything they have in common.
+
+    Parameters
+    ----------
+    moments : Moments
+    estimators, cov_type, direct_effect, small_sample, interval, rows
+        As in `fit`, for all of them.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> [round(float(f.params.iloc[0]), 3) for f in fit_all(mm.data.star(), ["2sls", "ujive"])]
+    [-1.114, -1.183]
+    """
+    check_choice(interval, Interval, "interval")
+    chosen = [_estimator(e) for e in estimators]
+    return _fits(
+        system_of(moments, direct_effect=direct_effect), chosen, cov_type, small_sample, interval, rows
+    )
+
+
+def _fits(
+    system: System, estimators: Sequence[Estimator], cov_type: CovType | None, small_sample: SmallSample | None,
+    interval: Interval, rows: Rows | None,
+) -> list[Estimate]:  # fmt: skip
+    moments = system.within.moments
+    shared: dict[tuple[CovType, SmallSample | None], _Shared] = {}
+    out = []
+    for estimator in estimators:
+        kind = choose_covariance(moments, estimator.name, cov_type)
+        correction = choose_correction(kind, small_sample, estimator.name)
+        # First of all: whether the effects are identified, said in words. BC estimators rest on the same matrix.
+        solution = (TWO_STAGE if isinstance(estimator, Corrector) else estimator).solve(system)
+        if (kind, correction) not in shared:
+            if kind == "cluster" and moments.clusters:
+                warn_crossing_clusters(moments)
+            shared[kind, correction] = _Shared.of(system, kind, correction, rows)
+        common = shared[kind, correction]
+        out.append(_run(system, estimator, solution, kind, correction, interval, common, rows))
+    return out
+
+
+def fit_by_rule(moments: Moments, *, direct_effect: bool = False, rows: Rows | None = None) -> Estimate:
+    """The estimate that the rule of `recommend` chooses, with 2SLS beside it; `Study.fit` calls it.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> fit_by_rule(mm.data.star()).method
+    'ujive'
+    """
+    system = system_of(moments, direct_effect=direct_effect)
+    chosen = recommend(system)
+    got = _fits(
+        system, [ESTIMATORS[chosen.estimator]], chosen.cov_type, chosen.small_sample, chosen.interval, rows
+    )[0]
+    beside: tuple[Estimate, ...] = ()
+    if chosen.estimator != "2sls":
+        beside = tuple(_fits(system, [TWO_STAGE], chosen.cov_type, None, "wald", rows))
+    return replace(got, rule=chosen.text, beside=beside)
+
+
+def estimating_equations(
+    moments: Moments, estimator: Method | Estimator, *, by: By = "site", direct_effect: bool = False
+) -> SiteEquations:
+    """The equations an estimator solves, gathered by site or by cluster: what `wild_test` and the jackknife use.
+
+    Covariates are eliminated: they are estimated inside sites.
+
+    Parameters
+    ----------
+    moments : Moments
+    estimator : str or estimator object
+    by : {"site", "cluster"}
+        Sites as a sample, or clusters as a sample with the sites held fixed.
+    direct_effect : bool
+
+    Raises
+    ------
+    ChoiceError
+        The estimator does not solve equations of that kind: BC estimators, and UJIVE by cluster.
+    MomentsInsufficient
+        By cluster without a declared cluster.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> rooms = mm.estimating_equations(mm.data.star(), "2sls", by="cluster")
+    >>> rooms.groups, mm.wild_test(rooms, {"class_size": 0.0}, seed=1).pvalue < 0.001
+    (325, True)
+    """
+    check_choice(by, By, "by")
+    chosen, system = _estimator(estimator), system_of(moments, direct_effect=direct_effect)
+    if isinstance(chosen, Corrector):
+        raise ChoiceError(f"{chosen.name!r} does not solve one equation per site. Use 'ujive' or '2sls'.")
+    solution = chosen.solve(system)
+    if by == "site":
+        return solution.between
+    if solution.scores is None:
+        why = solution.status or "UJIVE removes noise site by site"
+        raise ChoiceError(f"No equations by cluster: {why}. Use '2sls', 'liml' or 'mbtsls', or by='site'.")
+    codes = cluster_codes(system.within, "cluster")
+    every = site_equations(system.within, solution.scores, system.selected, terms=system.terms, codes=codes)
+    return eliminated(every, solution.n_between)
+
+
+def system_of(moments: Moments, *, direct_effect: bool = False) -> System:
+    """Cross-products behind all estimators, after the checks that belong to the design."""
     system = build_system(within_sites(moments), direct_effect=direct_effect)
-    if kind == "cluster" and system.within.moments.clusters:
-        warn_crossing_clusters(system.within.moments)
     _check_late(system)
-    solution = ESTIMATORS[name].solve(system)
-    cov, groups, df = _covariance(system, solution, kind, correction, rows)
-    stages = first_stages(system, kind, correction, rows=rows)
-    none = "least squares uses no instruments"
-    tests = overidentification(system, solution) if name == "2sls" else (
-        NotApplicable("Sargan", none), NotApplicable("Basmann", none))  # fmt: skip
-    # Without rows: a diagnostic nobody asked for must not cost a pass over the data.
-    exogeneity = wu_hausman(system, kind, correction, rows=None)
-    m, n, overall = system.within.moments, system.nobs, float(system.within.overall[0])
-    return Estimate(
-        method=name, terms=system.terms, coefficients=frozen(solution.coefficients), covariance=frozen(cov),
-        cov_type=kind, small_sample=correction, df_resid=df, nobs=round(n), n_sites=m.n_sites,
-        n_intercepts=m.n_blocks, n_instruments=system.n_instruments, n_clusters=groups,
-        direct_effect=direct_effect, estimand=_estimand(system, name), target=_target(kind),
-        rss=solution.rss, sigma2=solution.rss / (n - system.n_coefficients), r2=1.0 - solution.rss / overall,
-        r2_within=1.0 - solution.rss / float(system.total[0, 0]), first_stage=stages[1:],
-        reduced_form=stages[0], sargan=tests[0], basmann=tests[1],
-        wu_hausman=exogeneity[0], wu_hausman_robust=exogeneity[1],
-        notes=_notes(system, kind), design=m.design, flow=m.flow,
-    )  # fmt: skip
+    return system
 
 
 def exogeneity_test(
@@ -132,63 +270,117 @@ def exogeneity_test(
     -------
     TestStatistic or NotApplicable
     """
-    kind = _cov_type(moments, cov_type)
+    kind = choose_covariance(moments, "ols", cov_type)
+    correction = choose_correction(kind, small_sample, "ols")
     system = build_system(within_sites(moments), direct_effect=direct_effect)
-    classical, robust = wu_hausman(system, kind, _correction(kind, small_sample), rows=rows)
+    classical, robust = wu_hausman(system, kind, correction, rows=rows)
     return classical if kind == "classical" else robust
 
 
-def _cov_type(moments: Moments, cov_type: CovType | None) -> CovType:
-    if cov_type is None:
-        return "cluster" if moments.design.cluster else "HC1"
-    check_choice(cov_type, CovType, "cov_type")
-    if cov_type == "classical" and moments.design.weight_kind == "probability":
-        raise DesignError(
-            "Classical covariances are invalid with probability weights. Use 'HC1', 'cluster' or 'site', or "
-            "declare the weights as analytic if they are precisions."
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What all estimators with one covariance have in common: first stages, reduced form, exogeneity."""
+
+    stages: tuple[FirstStage, ...]
+    exogeneity: tuple[TestResult, TestResult]
+
+    @classmethod
+    def of(cls, system: System, kind: CovType, correction: SmallSample | None, rows: Rows | None) -> _Shared:
+        # The first stages are regressions with many coefficients of few rows each: they know the plain forms.
+        kind = {"HTE": "HC1", "bekker": "classical"}.get(kind, kind)  # type: ignore[assignment]
+        if correction in ("CR2", "CR3"):
+            correction = "CR1S" if kind == "cluster" else "CR1P"
+        if kind == "cluster" and correction is None:
+            correction = "CR1S"
+        # Without rows: a diagnostic nobody asked for must not cost a pass over the data.
+        return cls(
+            first_stages(system, kind, correction, rows=rows), wu_hausman(system, kind, correction, rows=None)
         )
-    return cov_type
 
 
-def _correction(kind: CovType, small_sample: SmallSample | None) -> SmallSample | None:
-    if kind not in ("cluster", "site"):
-        if small_sample is not None:
-            raise ChoiceError(
-                f"small_sample={small_sample!r} corrects clustered covariances; cov_type is {kind!r}. "
-                "Leave it out, or use cov_type='cluster' or 'site'."
-            )
-        return None
-    if small_sample is None:
-        return "CR1S" if kind == "cluster" else "CR1P"
-    check_choice(small_sample, SmallSample, "small_sample")
-    if kind == "cluster" and small_sample in ("CR1N", "CR1P"):
+def _estimator(given: Method | Estimator) -> Estimator:
+    if isinstance(given, str):
+        check_choice(given, Method, "estimator")
+        return ESTIMATORS[given]
+    if not isinstance(given, Estimator):
         raise ChoiceError(
-            f"small_sample={small_sample!r} is for cov_type='site', in which intercepts are nested. "
-            "For clusters inside sites use 'CR0', 'CR1' or 'CR1S'."
+            f"{given!r} is not an estimator. Use {listing(ESTIMATORS, quote=True)}, or an object such as Fuller(1.0)."
         )
-    return small_sample
+    return given
 
 
-def _covariance(
-    system: System, solution: Solution, kind: CovType, correction: SmallSample | None, rows: Rows | None
-) -> tuple[Array, int | None, float]:
-    n, k = system.nobs, system.n_coefficients
-    if kind == "classical":
-        return solution.rss / (n - k) * solution.scores.bread, None, n - k
-    meat, groups = sandwich_meat(system.within, solution.scores, kind, rows=rows)
-    cov = solution.scores.bread @ meat @ solution.scores.bread
-    if correction is None:
-        return cov * (n / (n - k) if kind == "HC1" else 1.0), None, n - k
-    between = system.n_mediators + system.n_direct
-    if kind == "site" and groups - between < 2:
-        raise TooFewSitesError(
-            f"{groups} sites leave {groups - between} degrees of freedom for {between} effects between sites; "
-            "site-clustered standard errors need at least 2. Use cov_type='HC1' (sites held fixed)."
+def _run(
+    system: System, estimator: Estimator, solution: Solution, kind: CovType, correction: SmallSample | None,
+    interval: Interval, shared: _Shared, rows: Rows | None,
+) -> Estimate:  # fmt: skip
+    name, m = estimator.name, system.within.moments
+    if interval == "score" and (kind != "site" or isinstance(estimator, Corrector)):
+        raise ChoiceError(
+            f"interval='score' tests the scores of sites; it goes with cov_type='site' (here {kind!r}) and an "
+            f"estimator that solves site equations (here {name!r})."
         )
-    factor = small_sample_factor(
-        correction, groups=groups, nobs=n, slopes=len(system.terms), between=between, all_=k
-    )
-    return cov * factor, groups, float(groups - between if kind == "site" else groups - 1)
+    notes: tuple[str, ...] = ()
+    equations: Callable[[], SiteEquations] | None = None
+    why = f"it is computed for '2sls', 'liml' and Fuller; for {name!r} see Study.heterogeneity()"
+    tests: tuple[TestResult, TestResult] = NotApplicable("Sargan", why), NotApplicable("Basmann", why)
+    if isinstance(estimator, Corrector):
+        terms, coefficients, spread, rss, status, notes = _corrected(system, estimator)
+    else:
+        terms, coefficients, rss, status = system.terms, solution.coefficients, solution.rss, solution.status
+        spread = _spread(system, solution, kind, correction, name, rows)
+        equations = partial(_between, solution)
+        if name in ("2sls", "liml", "fuller"):
+            tests = overidentification(system, solution)
+        elif name == "ols":
+            none = "least squares uses no instruments"
+            tests = NotApplicable("Sargan", none), NotApplicable("Basmann", none)
+    n, few = system.nobs, interval == "score" or correction in ("CR2", "CR3")
+    return Estimate(
+        method=name, terms=terms, coefficients=frozen(coefficients), covariance=spread.cov,
+        cov_type=kind, small_sample=correction, status=status, df=spread.df, interval=interval,
+        solve_equations=equations, rule="", nobs=round(n), n_sites=m.n_sites,
+        n_intercepts=m.n_blocks, n_instruments=system.n_instruments, n_clusters=spread.groups,
+        direct_effect=bool(system.n_direct), estimand=estimand_text(system, name), target=target_text(kind),
+        rss=rss, sigma2=rss / (n - system.n_coefficients), r2=1.0 - rss / float(system.within.overall[0]),
+        r2_within=1.0 - rss / float(system.total[0, 0]), first_stage=shared.stages[1:],
+        reduced_form=shared.stages[0], sargan=tests[0], basmann=tests[1],
+        wu_hausman=shared.exogeneity[0], wu_hausman_robust=shared.exogeneity[1],
+        notes=(*notes_text(system, name, kind, corrected=few), *notes, *spread.notes), design=m.design, flow=m.flow,
+    )  # fmt: skip
+
+
+def _between(solution: Solution) -> SiteEquations:
+    return solution.between
+
+
+def _spread(
+    system: System, solution: Solution, kind: CovType, correction: SmallSample | None, name: str, rows: Rows | None
+) -> Spread:  # fmt: skip
+    if solution.status is None:
+        return covariance(system, solution, kind, correction, name=name, rows=rows)
+    k = len(system.terms)
+    df = float(system.within.moments.n_sites - solution.n_between) if kind == "site" else system.df_within
+    groups = system.within.moments.n_sites if kind == "site" else None
+    return Spread(frozen(np.full((k, k), np.nan)), frozen(np.full(k, df)), groups)
+
+
+def _corrected(
+    system: System, estimator: Corrector
+) -> tuple[tuple[str, ...], Array, Spread, float, str | None, tuple[str, ...]]:
+    """A bias-corrected estimator of the unweighted average, which sees site effects only."""
+    if system.n_direct:
+        raise ChoiceError(
+            f"{estimator.name!r} is defined under exclusion; it has no direct effect. Use 'ujive' or '2sls' with "
+            "direct_effect=True."
+        )
+    got = estimator.solve(system.site_effects)
+    sites = len(system.site_effects.sites)
+    factor, df = sites / max(sites - got.n_params, 1), float(max(sites - got.n_params, 1))
+    spread = Spread(frozen(factor * got.cov), frozen(np.full(len(got.mediators), df)), sites)
+    m = system.n_mediators
+    b = np.concatenate([[1.0], -got.coefficients])
+    rss = float(b @ system.total[: 1 + m, : 1 + m] @ b)
+    return got.mediators, got.coefficients, spread, rss, got.status, got.notes
 
 
 def _check_late(system: System) -> None:
@@ -205,76 +397,3 @@ def _check_late(system: System) -> None:
             raise DesignError(
                 f"estimand='late' needs 0/1 mediators; {name!r} takes other values. Use estimand='ate'."
             )
-
-
-def _estimand(system: System, name: str) -> str:
-    design = system.within.moments.design
-    if name == "ols":
-        return (
-            f"the within-site association of {design.outcome} with the mediators; an effect only if nothing else "
-            "moves both"
-        )
-    who = (
-        "among compliers (assumptions vii.b and ix.b)"
-        if design.estimand == "late"
-        else "on average across sites"
-    )
-    held = "given a direct effect of treatment that does not vary with compliance across sites" if (
-        system.n_direct) else "if treatment acts only through the mediators (exclusion)"  # fmt: skip
-    return f"the effect of one unit more of each mediator on {design.outcome}, {who}, {held}; {_weighting(system)}"
-
-
-def _weighting(system: System) -> str:
-    """How sites count in the average, as far as one clause can say it truly."""
-    m, design = system.within.moments, system.within.moments.design
-    if system.n_direct:
-        return (
-            "sites count by how far the treatment moves the mediators there beyond its average over sites, and can "
-            "count negatively"
-        )
-    if system.n_mediators > 1 or len(m.arms) > 2 or system.covariates:
-        return "sites count the more, the larger they are and the further the treatment moves the mediators there"
-    amount = "n p (1 - p)" if m.arms else "the sum of squares of the dose"
-    if m.blocks:
-        amount += ", summed over blocks,"
-    if design.weights and design.weight_kind != "frequency":
-        amount += " (in weights)"
-    return f"sites count by {amount} times squared compliance"
-
-
-def _target(kind: CovType) -> str:
-    if kind == "site":
-        return "sites are taken as a sample: the target is the average over the population of sites"
-    if kind == "cluster":
-        return "these sites are held fixed; clusters inside them are a sample"
-    return "these sites are held fixed; people inside them are a sample" + (
-        " with equal error variance" if kind == "classical" else ""
-    )
-
-
-def _notes(system: System, kind: CovType) -> tuple[str, ...]:
-    m = system.within.moments
-    notes = []
-    if m.clusters:
-        inside = np.einsum("cjj->j", m.first.scatter)
-        for j, name in enumerate(m.design.mediators, start=1):
-            if inside[j] <= 1e-12 * float(system.within.overall[j]):
-                notes.append(
-                    f"{name} does not vary inside {m.design.cluster}: the classical first-stage F counts people "
-                    "who share one value and overstates the strength; rank() counts clusters."
-                )
-    if m.clusters:
-        notes.append(
-            "Sargan, Basmann and the classical F and Wu-Hausman take rows as independent; where clusters share shocks "
-            "they reject too often."
-        )
-    if kind == "site" and m.n_sites < 20:
-        notes.append(
-            f"{m.n_sites} sites are few for site-clustered standard errors; intervals may be too short."
-        )
-    if m.arms and (m.by_arm().n == 1).any():
-        lone = int((m.by_arm().n == 1).sum())
-        notes.append(
-            f"{lone} site-by-arm cells hold one row; they count in the estimate but carry no variance."
-        )
-    return tuple(notes)

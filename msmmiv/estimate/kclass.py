@@ -5,95 +5,80 @@ With instruments and regressors in deviations from the intercepts, every member 
     ((1 - kappa) R'R + kappa R'P R) b = (1 - kappa) R'y + kappa R'P y,
 
 where R holds mediators, direct effects and covariates and P projects on the site-by-treatment instruments
-and the covariates: kappa = 0 is least squares, kappa = 1 two-stage least squares.
+and the covariates: kappa = 0 is least squares, kappa = 1 two-stage least squares. With kappa = 1 + lambda / nu
+this subtracts lambda times the residual covariance from what the instruments explain.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from msmmiv.errors import (
-    CollinearCovariateWarning,
-    DataError,
-    DesignError,
-    RankDeficientError,
-    TooFewSitesError,
-    count,
-    listing,
-)
+from msmmiv.errors import ChoiceError, RankDeficientError, listing
+from msmmiv.estimate.system import System
 from msmmiv.inference.covariance import Scores
-from msmmiv.linalg import Array, dependent_columns, gram_solve
-from msmmiv.moments.within import Within
+from msmmiv.inference.equations import SiteEquations
+from msmmiv.inference.site_equations import site_equations
+from msmmiv.linalg import Array, dependent_columns, frozen, gram_solve, schur
 
-__all__ = ["KClass", "Solution", "System", "build_system"]
-
-
-@dataclass(frozen=True, eq=False)
-class System:
-    """Cross-products of (outcome, mediators, direct effects, covariates) within intercepts.
-
-    Attributes
-    ----------
-    within : Within
-    terms : tuple of str
-        Names of the k regressors: mediators, direct effects, covariates.
-    covariates : tuple of int
-        Positions of the covariates kept, among the variables.
-    n_direct : int
-        Number of direct-effect terms.
-    total, projected : (1 + k, 1 + k) arrays
-        Cross-products, and those of the projections on instruments and covariates; the outcome first.
-    site_slopes : (K, D, p) array
-        Slopes of every variable on the instruments, covariates partialled out.
-    covariate_slopes : (q, p) array
-        Slopes of every variable on the covariates, instruments partialled out.
-    """
-
-    within: Within
-    terms: tuple[str, ...]
-    covariates: tuple[int, ...]
-    n_direct: int
-    total: Array
-    projected: Array
-    site_slopes: Array
-    covariate_slopes: Array
-
-    @property
-    def n_mediators(self) -> int:
-        """P."""
-        return len(self.within.moments.design.mediators)
-
-    @property
-    def n_instruments(self) -> int:
-        """Site-by-treatment instruments, those that serve the direct effect included."""
-        return int(self.within.rank.sum())
-
-    @property
-    def nobs(self) -> float:
-        """Rows (copies, with frequency weights)."""
-        return float(self.within.moments.n.sum())
-
-    @property
-    def n_coefficients(self) -> int:
-        """Slopes and absorbed intercepts."""
-        return len(self.terms) + self.within.moments.n_blocks
+__all__ = ["Fuller", "KClass", "Liml", "Mbtsls", "Solution", "eliminated", "scores_at", "solve_mixed"]
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Coefficients with what every covariance needs."""
+    """Coefficients with what every covariance needs.
+
+    Attributes
+    ----------
+    coefficients : (k,) array
+        NaN when there is a status.
+    bread : (k, k) array
+        Inverse of the matrix of the estimating equations.
+    scores : Scores or None
+        Linear forms for covariances over rows and clusters; None where the equations are not sums over rows.
+    system : System
+    kappa : float
+    noise : (K, 1 + P, 1 + P) array or None
+        What was subtracted in each site, beyond the k-class.
+    rss : float
+        Residual sum of squares.
+    status : str or None
+        Why there is no estimate.
+    score_noise : (K, b, b, 1 + b, 1 + b) array or None
+        Sampling variance of the b = ``n_between`` scores of a site, as a quadratic form in (1, -b').
+    """
 
     coefficients: Array
-    scores: Scores
+    bread: Array
+    scores: Scores | None
+    system: System
+    kappa: float
+    noise: Array | None
     rss: float
+    status: str | None = None
+    score_noise: Array | None = None
+
+    @property
+    def n_between(self) -> int:
+        """Mediators and direct effects; they come first among the terms."""
+        return self.system.n_mediators + self.system.n_direct
+
+    @cached_property
+    def equations(self) -> SiteEquations:
+        """The estimating equations of all terms, site by site."""
+        return _equations(self.system, self.kappa, self.noise)
+
+    @cached_property
+    def between(self) -> SiteEquations:
+        """Equations of mediators and direct effects: covariates are estimated inside sites, not between them."""
+        return replace(eliminated(self.equations, self.n_between), noise=self.score_noise)
 
 
 @dataclass(frozen=True)
 class KClass:
-    """A k-class estimator; the registry holds ``ols`` and ``2sls``."""
+    """A member of the k-class with a fixed kappa: least squares (0) and two-stage least squares (1)."""
 
     name: str
     kappa: float
@@ -106,131 +91,185 @@ class KClass:
         RankDeficientError
             When the regressors are not independent after projection.
         """
-        k = len(system.terms)
-        mixed = (1.0 - self.kappa) * system.total + self.kappa * system.projected
-        _check_rank(system, mixed, self.name)
-        solved = gram_solve(mixed[1:, 1:], np.column_stack([mixed[1:, 0], np.eye(k)]))
-        b, bread = solved[:, 0], solved[:, 1:]
-        bread = (bread + bread.T) / 2.0
-        direction = np.concatenate([[1.0], -b])
-        rss = float(direction @ system.total @ direction)
-        return Solution(b, self.scores(system, b, bread), max(rss, 0.0))
-
-    def scores(self, system: System, b: Array, bread: Array) -> Scores:
-        """Linear forms of regressors and residuals at coefficients ``b``."""
-        within, p, d, m = system.within, system.within.n_variables, system.n_direct, system.n_mediators
-        k, sites = len(system.terms), len(within.gram)
-        loading = np.zeros((sites, p + within.n_contrasts, k))
-        for j in range(m):
-            loading[:, 1 + j, j] = 1.0 - self.kappa
-            loading[:, p:, j] = self.kappa * system.site_slopes[:, :, 1 + j]
-            for i, x in enumerate(system.covariates):
-                loading[:, x, j] = self.kappa * system.covariate_slopes[i, 1 + j]
-        for j in range(d):
-            loading[:, p + j, m + j] = 1.0
-        for i, x in enumerate(system.covariates):
-            loading[:, x, m + d + i] = 1.0
-        residual = np.zeros((sites, p + within.n_contrasts))
-        residual[:, 0] = 1.0
-        residual[:, 1 : 1 + m] = -b[:m]
-        residual[:, p : p + d] = -b[m : m + d]
-        residual[:, list(system.covariates)] = -b[m + d :]
-        return Scores(loading, residual, bread)
+        return _solve_kappa(system, self.kappa, self.name)
 
 
-def build_system(within: Within, *, direct_effect: bool) -> System:
-    """Cross-products of the system, after checking that there are enough sites and distinct columns.
+@dataclass(frozen=True)
+class Liml:
+    """Limited-information maximum likelihood: nearly median-unbiased when every site shares one effect.
+
+    kappa = 1 + lambda / nu with lambda the smallest eigenvalue of explained against residual covariance
+    (Anderson & Rubin 1949). When effects differ between sites it can converge outside their range
+    (Kolesar 2013): prefer "ujive" then.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the table of estimators."""
+        return "liml"
+
+    def solve(self, system: System) -> Solution:
+        """Coefficients, bread and score forms."""
+        return _solve_kappa(system, _liml_kappa(system), self.name)
+
+
+@dataclass(frozen=True)
+class Fuller:
+    """Fuller's (1977) modification of LIML, which has moments: a = 1 is nearly unbiased, a = 4 has least error.
+
+    Parameters
+    ----------
+    a : float
+        Subtracted from LIML's smallest root; not negative.
 
     Raises
     ------
-    TooFewSitesError
-        Fewer usable sites than mediators (and direct effects).
-    DataError
-        A constant mediator or outcome, or no residual degrees of freedom.
+    ChoiceError
+        A negative or infinite ``a``.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> moments = mm.data.star().cluster_means()
+    >>> [round(float(mm.fit(moments, mm.Fuller(a), cov_type="classical").params.iloc[0]), 3) for a in (0.0, 1.0, 4.0)]
+    [-1.15, -1.15, -1.148]
     """
-    design = within.moments.design
-    m = len(design.mediators)
-    d = within.n_contrasts if direct_effect else 0
-    _check_sites(within, m, d)
-    total, between = within.total.sum(axis=0), within.between.sum(axis=0)
-    inside = total - between
-    overall = within.overall
-    _check_constant(within, total, overall)
-    x = _kept_covariates(within, total, inside, overall)
-    beta = gram_solve(inside[np.ix_(x, x)], inside[x]) if x else np.zeros((0, within.n_variables))
-    explained = between + inside[:, x] @ beta
-    slopes = within.slopes - within.slopes[:, :, x] @ beta
-    omega, cross = within.omega.sum(axis=0), within.cross.sum(axis=0)
-    v = [0, *range(1, 1 + m), *x]
-    order = [*range(1 + m), *range(len(v), len(v) + d), *range(1 + m, len(v))]
-    grams = []
-    for gram in (total, explained):
-        full = np.block([[gram[np.ix_(v, v)], cross[:d, v].T], [cross[:d, v], omega[:d, :d]]])
-        grams.append(full[np.ix_(order, order)])
-    arms = within.moments.arms
-    direct = [f"direct_effect[{a}]" for a in arms[1:]] if len(arms) > 2 else ["direct_effect"]
-    names = (*design.mediators, *direct[:d], *(design.variables[i] for i in x))
-    system = System(within, names, tuple(x), d, grams[0], grams[1], slopes, beta)
-    left = system.nobs - system.n_coefficients
-    if left <= 0 or system.nobs - within.moments.n_blocks - len(x) - system.n_instruments <= 0:
-        raise DataError(
-            f"{system.nobs:,.0f} rows cannot carry {within.moments.n_blocks:,} intercepts, {len(names)} slopes and "
-            f"{system.n_instruments:,} instruments: no degrees of freedom are left. Use larger sites or fewer blocks."
-        )
-    return system
+
+    a: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.a) and self.a >= 0):
+            raise ChoiceError(f"Fuller(a) needs a finite a that is not negative; got {self.a!r}.")
+
+    @property
+    def name(self) -> str:
+        """Name of the method in results."""
+        return "fuller"
+
+    def solve(self, system: System) -> Solution:
+        """Coefficients, bread and score forms."""
+        return _solve_kappa(system, _liml_kappa(system) - self.a / system.df_within, self.name)
 
 
-def _check_sites(within: Within, m: int, d: int) -> None:
-    sites = within.moments.n_sites
-    if sites < m + bool(d) or int(within.rank.sum()) < m + d:
-        dropped = [x.site for x in within.moments.flow.dropped if x.site is not None]
-        gone = f" ({listing(dropped)} dropped)" if dropped else ""
-        plus = " and a direct effect" if d else ""
-        raise TooFewSitesError(
-            f"{count(sites, 'usable site')}{gone} cannot identify {count(m, 'mediator')}{plus}: assumption (viii.b) "
-            f"needs at least {m + bool(d)}. Leave out mediators"
-            + (", set direct_effect=False" if d else "")
-            + " or add sites."
-        )
+@dataclass(frozen=True)
+class Mbtsls:
+    """Two-stage least squares with its bias removed, under one residual covariance for all rows.
+
+    kappa = 1 + L / nu: what L irrelevant instruments would explain is subtracted (Kolesar, Chetty, Friedman,
+    Glaeser & Imbens 2015; Anatolyev 2013). Keeps the estimand of 2SLS when effects differ between sites.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the table of estimators."""
+        return "mbtsls"
+
+    def solve(self, system: System) -> Solution:
+        """Coefficients, bread and score forms; a status where the matrix is not positive definite."""
+        return _solve_kappa(system, 1.0 + system.n_excluded / system.df_within, self.name)
 
 
-def _check_constant(within: Within, total: Array, overall: Array) -> None:
-    design = within.moments.design
-    for j, name in enumerate((design.outcome, *design.mediators)):
-        role = "outcome" if j == 0 else "mediator"
-        if overall[j] <= 0 or overall[j] <= 1e-24 * float((within.weight * within.origin[:, j] ** 2).sum()):
-            raise DataError(
-                f"The {role} {name!r} is constant: it has one value in all rows. Check the column."
-            )
-        # Rounding is relative to the size of the values, not to how far sites lie apart.
-        size = float((within.weight * within.origin[:, j] ** 2).sum())
-        if total[j, j] <= 1e-26 * size:
-            raise DataError(
-                f"The {role} {name!r} is constant within every {'block' if within.moments.blocks else 'site'}: "
-                "the treatment cannot have moved it. Check the column, or the level at which it is measured."
-            )
+def _liml_kappa(system: System) -> float:
+    return 1.0 + system.reduced_form.min_root() / system.df_within
 
 
-def _kept_covariates(within: Within, total: Array, inside: Array, overall: Array) -> list[int]:
-    design = within.moments.design
-    first = 1 + len(design.mediators)
-    x = list(range(first, first + len(design.covariates)))
-    lost = [x[i] for i in dependent_columns(total[np.ix_(x, x)], overall[x])]
-    if lost:
-        names = [design.variables[i] for i in lost]
-        warnings.warn(
-            f"Left out {listing(names, quote=True)}: nothing beyond the intercepts and the other covariates.",
-            CollinearCovariateWarning,
-            stacklevel=4,
-        )
-    kept = [i for i in x if i not in lost]
-    if bad := dependent_columns(inside[np.ix_(kept, kept)], total[kept, kept]):
-        names = [design.variables[kept[i]] for i in bad]
-        raise DesignError(
-            f"Covariates {listing(names, quote=True)} do not vary inside site-by-arm cells beyond the others, "
-            "so they are functions of the treatment. Covariates must be fixed before it; leave them out."
-        )
-    return kept
+def _solve_kappa(system: System, kappa: float, name: str) -> Solution:
+    mixed = (1.0 - kappa) * system.total + kappa * system.projected
+    return solve_mixed(system, mixed, name, kappa=kappa)
+
+
+def solve_mixed(
+    system: System, mixed: Array, name: str, *, kappa: float, noise: Array | None = None
+) -> Solution:
+    """Solve for the coefficients once the cross-products are mixed.
+
+    Parameters
+    ----------
+    system : System
+    mixed : (1 + k, 1 + k) array
+        Matrix of the estimating equations, outcome first.
+    name : str
+    kappa : float
+    noise : (K, 1 + P, 1 + P) array, optional
+        What was subtracted in each site, beyond the k-class.
+    """
+    k = len(system.terms)
+    corrected = kappa > 1.0 or noise is not None
+    _check_rank(system, system.projected if corrected else mixed, name)
+    if corrected and not _positive_definite(system, mixed):
+        nothing = np.full((k, k), np.nan)
+        gone = float("nan")
+        return Solution(frozen(nothing[0]), frozen(nothing), None, system, kappa, noise, gone, NOT_POSITIVE)
+    solved = gram_solve(mixed[1:, 1:], np.column_stack([mixed[1:, 0], np.eye(k)]))
+    b, bread = solved[:, 0], solved[:, 1:]
+    bread = (bread + bread.T) / 2.0
+    direction = np.concatenate([[1.0], -b])
+    rss = max(float(direction @ system.total @ direction), 0.0)
+    forms = None if noise is not None else scores_at(system, kappa, b, bread)
+    return Solution(frozen(b), frozen(bread), forms, system, kappa, noise, rss)
+
+
+#: Status of an estimator whose error-corrected matrix has lost its sign.
+NOT_POSITIVE = (
+    "the bias-corrected denominator is not positive definite: the instruments explain no more of the mediators than "
+    "noise would. There is no point estimate; confidence sets that do not divide by it are still valid"
+)
+
+
+def _positive_definite(system: System, mixed: Array) -> bool:
+    """Whether the mediators, net of the exogenous regressors, keep a positive definite matrix."""
+    m = system.n_mediators
+    own = list(range(1, 1 + m))
+    rest = list(range(1 + m, len(mixed)))
+    left, size = schur(mixed, own, rest), np.sqrt(np.diag(schur(system.total, own, rest)))
+    return bool(np.linalg.eigvalsh(left / np.outer(size, size))[0] > 1e-12)
+
+
+def _equations(system: System, kappa: float, noise: Array | None) -> SiteEquations:
+    """Estimating equations of each site, linear in the coefficients, less the noise of a site."""
+    k = len(system.terms)
+    forms = scores_at(system, kappa, np.zeros(k), np.zeros((k, k)))
+    plain = site_equations(system.within, forms, system.selected, terms=system.terms)
+    if noise is None:
+        return plain
+    m = system.n_mediators
+    blocks = plain.blocks.copy()
+    blocks[:, :m, : 1 + m] -= noise[:, 1:, :]
+    return SiteEquations(frozen(blocks), system.terms)
+
+
+def eliminated(equations: SiteEquations, size: int) -> SiteEquations:
+    """The first ``size`` equations with the other coefficients at their solution for every value of these."""
+    blocks, k = equations.blocks, len(equations.terms)
+    if size == k:
+        return equations
+    total = blocks.sum(axis=0)
+    inner = total[size:, 1 + size :]
+    solved = np.linalg.solve(inner, np.column_stack([total[size:, 0], -total[size:, 1 : 1 + size]]))
+    linear = np.concatenate([blocks[:, :, :1], -blocks[:, :, 1 : 1 + size]], axis=2)
+    linear -= blocks[:, :, 1 + size :] @ solved
+    linear = linear[:, :size] - total[:size, 1 + size :] @ np.linalg.solve(inner, linear[:, size:])
+    linear[:, :, 1:] *= -1.0
+    return SiteEquations(frozen(linear), equations.terms[:size])
+
+
+def scores_at(system: System, kappa: float, b: Array, bread: Array) -> Scores:
+    """Linear forms of the k-class regressors, and of the residuals at coefficients ``b``."""
+    within, p, d, m = system.within, system.within.n_variables, system.n_direct, system.n_mediators
+    k, sites = len(system.terms), len(within.gram)
+    loading = np.zeros((sites, p + within.n_contrasts, k))
+    for j in range(m):
+        loading[:, 1 + j, j] = 1.0 - kappa
+        loading[:, p:, j] = kappa * system.site_slopes[:, :, 1 + j]
+        for i, x in enumerate(system.covariates):
+            loading[:, x, j] = kappa * system.covariate_slopes[i, 1 + j]
+    for j in range(d):
+        loading[:, p + j, m + j] = 1.0
+    for i, x in enumerate(system.covariates):
+        loading[:, x, m + d + i] = 1.0
+    residual = np.zeros((sites, p + within.n_contrasts))
+    residual[:, system.selected] = np.concatenate([[1.0], -b])
+    return Scores(loading, residual, bread)
 
 
 def _check_rank(system: System, mixed: Array, name: str) -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.errors import MomentsInsufficient
-from msmmiv.estimate.kclass import KClass, Solution, System
+from msmmiv.estimate.kclass import Solution, scores_at
+from msmmiv.estimate.system import System
 from msmmiv.inference.covariance import CovType, Scores, SmallSample, sandwich_meat, small_sample_factor
 from msmmiv.inference.first_stage import SlopeCovariance, slope_covariances
-from msmmiv.inference.results import FirstStage
+from msmmiv.inference.stage import FirstStage
 from msmmiv.inference.tests import NotApplicable, TestResult, chi2_test, f_test
 from msmmiv.linalg import Array, Codes, gram_solve, schur
 from msmmiv.moments.sums import Rows
@@ -202,8 +203,8 @@ def wu_hausman(
         return classical, NotApplicable(f"{name} ({kind})", "the fit is classical; the F above is its form")
     # Regressors of least squares, then the fitted mediators, which are those of two-stage least squares.
     loading = np.concatenate(
-        [KClass("ols", 0.0).scores(system, b[:k], bread).loading,
-         KClass("2sls", 1.0).scores(system, b[:k], bread).loading[:, :, :m]], axis=2,
+        [scores_at(system, 0.0, b[:k], bread).loading, scores_at(system, 1.0, b[:k], bread).loading[:, :, :m]],
+        axis=2,
     )  # fmt: skip
     outcome = np.zeros(loading.shape[:2])
     outcome[:, 0] = 1.0

@@ -31,15 +31,16 @@ __all__ = [
     "Scores",
     "SmallSample",
     "cluster_codes",
+    "crossing_clusters",
     "sandwich_meat",
     "small_sample_factor",
     "warn_crossing_clusters",
 ]
 
-CovType: TypeAlias = Literal["classical", "HC0", "HC1", "HC2", "HC3", "cluster", "site"]
+CovType: TypeAlias = Literal["classical", "HC0", "HC1", "HC2", "HC3", "HTE", "bekker", "cluster", "site"]
 #: Power of 1 - leverage that divides squared residuals.
 HC_POWER = {"HC0": 0, "HC1": 0, "HC2": 1, "HC3": 2}
-SmallSample: TypeAlias = Literal["CR0", "CR1", "CR1S", "CR1N", "CR1P"]
+SmallSample: TypeAlias = Literal["CR0", "CR1", "CR1S", "CR1N", "CR1P", "CR2", "CR3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,10 +188,17 @@ def _meat_from_cells(within: Within, scores: Scores, power: int) -> Array:
     return out
 
 
+def crossing_clusters(moments: Moments) -> int:
+    """Number of cluster labels that occur in more than one site."""
+    if not moments.clusters:
+        return 0
+    pairs = np.unique(np.column_stack([moments.cluster, moments.site]), axis=0)
+    return int((np.bincount(pairs[:, 0]) > 1).sum())
+
+
 def warn_crossing_clusters(moments: Moments) -> None:
     """Warn where a cluster label occurs in more than one site."""
-    pairs = np.unique(np.column_stack([moments.cluster, moments.site]), axis=0)
-    crossing = int((np.bincount(pairs[:, 0]) > 1).sum())
+    crossing = crossing_clusters(moments)
     if crossing:
         warnings.warn(
             f"{count(crossing, 'label')} of {moments.design.cluster!r} found in more than one site, each taken as one "

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import DataError, listing
-from msmmiv.inference.tests import TestResult, TestStatistic, f_test
+from msmmiv.errors import listing
+from msmmiv.inference.confidence_set import ConfidenceSet
+from msmmiv.inference.equations import SiteEquations
+from msmmiv.inference.intervals import Intervals
+from msmmiv.inference.stage import FirstStage
+from msmmiv.inference.tests import TestResult, TestStatistic
+from msmmiv.inference.wald import wald_test
 from msmmiv.linalg import Array
 from msmmiv.moments.flow import SampleFlow
 
-__all__ = ["Estimate", "FirstStage"]
+__all__ = ["Estimate", "Interval"]
 
-
-@dataclass(frozen=True, eq=False)
-class FirstStage:
-    """Regression of one mediator (or, as the reduced form, of the outcome) on the site-by-treatment instruments.
-
-    Attributes
-    ----------
-    variable : str
-        The mediator; the outcome for the reduced form.
-    coefficients : DataFrame
-        Columns ``site``, ``arm``, ``estimate``, ``std_error`` (NaN where not available).
-    f_classical, f_robust : TestResult
-        F of the excluded instruments under homoskedasticity, and with the covariance of the fit.
-    partial_r2, r2 : float
-        Share of the variance left by intercepts and covariates that the instruments explain; and of all.
-    """
-
-    variable: str
-    coefficients: pd.DataFrame
-    f_classical: TestResult
-    f_robust: TestResult
-    partial_r2: float
-    r2: float
+Interval: TypeAlias = Literal["wald", "score"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,8 +42,19 @@ class Estimate:
     cov_type : str
     small_sample : str or None
         CR correction of clustered covariances.
-    df_resid : float
-        Degrees of freedom of t and F references.
+    status : str or None
+        Why there is no point estimate; None when there is one.
+    df : (k,) array
+        Degrees of freedom of each coefficient's t test.
+    interval : {"wald", "score"}
+        Where intervals and p-values come from: estimate and standard error, or the scores of the sites, which
+        never divide by a denominator that may be zero.
+    solve_equations : callable or None
+        Makes `equations`.
+    rule : str
+        Which rule chose the estimator and why; empty when it was asked for by name.
+    beside : tuple of Estimate
+        What the reader should see next to it: 2SLS where the rule chose something else.
     nobs : int
         Rows (copies, with frequency weights).
     n_sites, n_intercepts, n_instruments : int
@@ -93,7 +88,11 @@ class Estimate:
     covariance: Array
     cov_type: str
     small_sample: str | None
-    df_resid: float
+    status: str | None
+    df: Array
+    interval: Interval
+    solve_equations: Callable[[], SiteEquations] | None = field(repr=False)
+    rule: str
     nobs: int
     n_sites: int
     n_intercepts: int
@@ -115,6 +114,7 @@ class Estimate:
     notes: tuple[str, ...]
     design: Design
     flow: SampleFlow
+    beside: tuple[Estimate, ...] = ()
     seed: int | None = None
 
     def _series(self, values: npt.ArrayLike, name: str) -> pd.Series[float]:
@@ -136,21 +136,55 @@ class Estimate:
         return self._series(np.sqrt(np.diag(self.covariance)), "std_error")
 
     @property
+    def df_resid(self) -> float:
+        """Degrees of freedom of t and F references: the smallest over the coefficients."""
+        return float(self.df.min())
+
+    @cached_property
+    def equations(self) -> SiteEquations | None:
+        """Estimating equations of mediators and direct effects, site by site; None for BC estimators."""
+        return None if self.solve_equations is None else self.solve_equations()
+
+    @cached_property
+    def _intervals(self) -> Intervals:
+        scores = self.equations if self.interval == "score" else None
+        return Intervals(self.terms, self.coefficients, self.covariance, self.df, scores, self.status)
+
+    @property
     def tstats(self) -> pd.Series[float]:
-        """Ratios of each coefficient to its standard error."""
-        se = np.sqrt(np.diag(self.covariance))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self._series(self.coefficients / se, "statistic")
+        """What the p-values rest on: estimate over standard error, or the t of the site scores at zero."""
+        return self._series(self._intervals.statistics, "statistic")
 
     @property
     def pvalues(self) -> pd.Series[float]:
-        """Two-sided p values from t with ``df_resid`` degrees of freedom."""
-        from scipy.special import stdtr
+        """Two-sided p-values of zero effects, from t with ``df`` degrees of freedom."""
+        return self._series(self._intervals.pvalues, "p_value")
 
-        return self._series(2.0 * stdtr(self.df_resid, -np.abs(self.tstats.to_numpy())), "p_value")
+    def confidence_set(self, term: str, level: float = 0.95) -> ConfidenceSet:
+        """The set of values of one coefficient that its test does not reject.
+
+        An interval in good cases; two rays, the whole line or nothing in others. With ``interval="score"`` it
+        inverts the test of the site scores, otherwise it is the Wald interval.
+
+        Raises
+        ------
+        DataError
+            Unknown term; or a Wald interval where there is no point estimate.
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> fit = mm.fit(mm.data.star(), "ujive", interval="score")
+        >>> print(fit.confidence_set("class_size"))
+        [-1.815, -0.5578]
+        """
+        return self._intervals.set_of(term, level)
 
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
-        """Wald intervals by term: columns ``lower`` and ``upper``.
+        """Intervals by term: columns ``lower`` and ``upper``, the hull of the `confidence_set`.
+
+        Ends are infinite where the set is unbounded and NaN where there is none; a set of several pieces is
+        wider than it says here, and the summary prints the pieces.
 
         Examples
         --------
@@ -158,12 +192,23 @@ class Estimate:
         >>> mm.fit(mm.data.star(), "2sls").conf_int().round(2).loc["class_size"].tolist()
         [-1.65, -0.58]
         """
-        from scipy.special import stdtrit
+        return pd.DataFrame(self._intervals.ends(level), self.params.index, ["lower", "upper"])
 
-        if not 0 < level < 1:
-            raise DataError(f"level must lie between 0 and 1, not {level!r}.")
-        half = stdtrit(self.df_resid, 0.5 + level / 2.0) * self.std_errors
-        return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
+    def to_columns(self, level: float = 0.95) -> dict[str, list[Any]]:
+        """The columns of `tidy` as plain lists, for stacking many fits at little cost."""
+        ends = self._intervals.ends(level)
+        numbers = (
+            self.coefficients, self._intervals.errors, self._intervals.statistics, self._intervals.pvalues,
+            ends[:, 0], ends[:, 1],
+        )  # fmt: skip
+        names = ("estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high")
+        size = len(self.terms)
+        return {
+            "term": list(self.terms),
+            **{n: v.tolist() for n, v in zip(names, numbers, strict=True)},
+            "method": [self.method] * size,
+            "cov_type": [self.cov_type] * size,
+        }
 
     def tidy(self, level: float = 0.95) -> pd.DataFrame:
         """One row per term, with stable column names.
@@ -173,10 +218,7 @@ class Estimate:
         DataFrame
             ``term, estimate, std_error, statistic, p_value, conf_low, conf_high, method, cov_type``.
         """
-        ends = self.conf_int(level)
-        parts = [self.params, self.std_errors, self.tstats, self.pvalues]
-        frame = pd.concat([*parts, ends.set_axis(["conf_low", "conf_high"], axis=1)], axis=1)
-        return frame.assign(method=self.method, cov_type=self.cov_type).rename_axis("term").reset_index()
+        return pd.DataFrame(self.to_columns(level))
 
     def glance(self) -> pd.DataFrame:
         """One row about the whole fit; with several mediators the first-stage F is the smallest."""
@@ -184,7 +226,8 @@ class Estimate:
         return pd.DataFrame(
             [{
                 "method": self.method, "cov_type": self.cov_type, "small_sample": self.small_sample,
-                "direct_effect": self.direct_effect, "nobs": self.nobs, "n_sites": self.n_sites,
+                "direct_effect": self.direct_effect, "interval": self.interval, "status": self.status,
+                "nobs": self.nobs, "n_sites": self.n_sites,
                 "n_clusters": self.n_clusters, "n_intercepts": self.n_intercepts,
                 "n_instruments": self.n_instruments, "df_resid": self.df_resid, "rss": self.rss,
                 "sigma": self.sigma2**0.5, "r2": self.r2, "r2_within": self.r2_within,
@@ -234,30 +277,7 @@ class Estimate:
         >>> round(fit.wald_test(["class_size"]).stat, 6) == round(float(fit.tstats["class_size"]) ** 2, 6)
         True
         """
-        k = len(self.terms)
-        names = [
-            r for r in np.atleast_1d(np.asarray(restriction, dtype=object)).ravel() if isinstance(r, str)
-        ]
-        if names:
-            unknown = [n for n in names if n not in self.terms]
-            if unknown:
-                raise DataError(
-                    f"No term {listing(unknown, quote=True)}; the terms are {listing(self.terms)}."
-                )
-            matrix = np.eye(k)[[self.terms.index(n) for n in names]]
-        else:
-            matrix = np.atleast_2d(np.asarray(restriction, dtype=float))
-        target = np.zeros(len(matrix)) if value is None else np.atleast_1d(np.asarray(value, dtype=float))
-        if matrix.shape[1] != k or target.shape != (len(matrix),):
-            raise DataError(f"R must have {k} columns ({listing(self.terms)}) and q one entry per row of R.")
-        if np.linalg.matrix_rank(matrix) < len(matrix):
-            raise DataError("The restrictions repeat each other: R does not have full row rank.")
-        gap = matrix @ self.coefficients - target
-        middle = matrix @ self.covariance @ matrix.T
-        stat = float(gap @ np.linalg.solve(middle, gap)) / len(matrix)
-        rows = [" + ".join(f"{w:g} {t}" for w, t in zip(r, self.terms, strict=True) if w) for r in matrix]
-        null = " and ".join(f"{r} = {q:g}" for r, q in zip(rows, target, strict=True))
-        return f_test("Wald", null, stat, len(matrix), self.df_resid)
+        return wald_test(self.terms, self.coefficients, self.covariance, restriction, value, df=self.df_resid)
 
     @property
     def summary(self) -> str:
@@ -273,6 +293,8 @@ class Estimate:
             "method": self.method,
             "estimand": self.estimand,
             "target": self.target,
+            "status": self.status,
+            "rule": self.rule,
             "terms": self.tidy().to_dict("records"),
             "covariance": self.covariance.tolist(),
             "glance": self.glance().to_dict("records")[0],
@@ -287,7 +309,7 @@ class Estimate:
 def summarise(fit: Estimate) -> str:
     """Text page of a fit; `Estimate.summary` is the public way."""
     cov = fit.cov_type + (f" ({fit.small_sample})" if fit.small_sample else "")
-    clusters = f", {fit.n_clusters} clusters" if fit.n_clusters else ""
+    clusters = f", {fit.n_clusters} clusters" if fit.n_clusters and fit.cov_type != "site" else ""
     extra = ", direct effect free" if fit.direct_effect else ""
     header = "".join(
         f"{c:>12}" for c in ("estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high")
@@ -295,7 +317,7 @@ def summarise(fit: Estimate) -> str:
     lines = [
         f"{fit.method} of {fit.design.outcome} on {listing(fit.design.mediators)}{extra}",
         f"{fit.nobs:,} rows, {fit.n_sites} sites, {fit.n_instruments} instruments{clusters}",
-        f"{cov} covariance, t with {fit.df_resid:g} df",
+        f"{cov} covariance, {_reference(fit)}",
         "",
         f"{'':<20}{header}",
     ]
@@ -304,6 +326,12 @@ def summarise(fit: Estimate) -> str:
         lines.append(
             f"{_short(str(term), 19):<20}{est:>12.5g}{se:>12.5g}{t:>12.3f}{p:>12.4f}{low:>12.5g}{high:>12.5g}"
         )
+    lines += _sets(fit)
+    if fit.status:
+        lines += ["", f"No point estimate: {fit.status}."]
+    if fit.rule:
+        lines += ["", f"Chosen by rule: {fit.rule}"]
+    lines += [line for other in fit.beside for line in _beside(other)]
     lines += ["", f"Estimand: {fit.estimand}", f"Standard errors: {fit.target}", ""]
     tests: list[TestResult] = [t for s in fit.first_stage for t in (s.f_classical, s.f_robust)]
     lines += [str(t) for t in (*tests, fit.sargan, fit.basmann, fit.wu_hausman, fit.wu_hausman_robust)]
@@ -313,3 +341,31 @@ def summarise(fit: Estimate) -> str:
 
 def _short(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
+
+
+def _reference(fit: Estimate) -> str:
+    df = (
+        f"{fit.df.min():.4g}" if fit.df.min() == fit.df.max() else f"{fit.df.min():.3g} to {fit.df.max():.3g}"
+    )
+    if fit.interval == "score":
+        return f"intervals and p-values from site scores (t with {df} df)"
+    return f"t with {df} df"
+
+
+def _sets(fit: Estimate) -> list[str]:
+    """Sets that a pair of numbers cannot show."""
+    if fit.interval != "score" or fit.equations is None:
+        return []
+    found = [fit.confidence_set(term) for term in fit.equations.terms]
+    return [f"95% set of {s.term}: {s}" for s in found if s.shape != "interval"]
+
+
+def _beside(fit: Estimate) -> list[str]:
+    """Another estimator's coefficients, a line each."""
+    cov = fit.cov_type + (f" {fit.small_sample}" if fit.small_sample else "")
+    frame = fit.tidy()
+    rows = frame[["term", "estimate", "std_error", "conf_low", "conf_high"]].itertuples(index=False)
+    return [
+        f"Beside it, {fit.method} ({cov}): {term} {est:.5g} (se {se:.5g}), [{low:.5g}, {high:.5g}]"
+        for term, est, se, low, high in rows
+    ]

@@ -19,6 +19,8 @@ class TestStatistic:
     df : int
     df_denom : float or None
         None for a chi-squared reference, else the denominator of F.
+    law : str
+        The reference distribution in words, where it is neither.
 
     Examples
     --------
@@ -34,10 +36,13 @@ class TestStatistic:
     pvalue: float
     df: int
     df_denom: float | None = None
+    law: str = ""
 
     @property
     def dist(self) -> str:
         """The reference distribution as text."""
+        if self.law:
+            return self.law
         return f"chi2({self.df})" if self.df_denom is None else f"F({self.df}, {self.df_denom:g})"
 
     def __str__(self) -> str:

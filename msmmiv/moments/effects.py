@@ -12,6 +12,7 @@ import pandas as pd
 
 from msmmiv.design import Label
 from msmmiv.errors import (
+    ChoiceError,
     ColumnError,
     DataError,
     UnknownCovarianceWarning,
@@ -20,12 +21,15 @@ from msmmiv.errors import (
 )
 from msmmiv.linalg import Array, frozen
 from msmmiv.moments.cells import Moments
-from msmmiv.moments.site_covariance import SiteCovType, equal_weights, joint_covariance
+from msmmiv.moments.noise import site_noise
+from msmmiv.moments.published import check_table, numbers_of, published_covariance
+from msmmiv.moments.site_covariance import equal_weights, joint_covariance
 from msmmiv.moments.within import Within, within_sites
 
 __all__ = ["SiteEffects"]
 
 Slopes = Literal["common", "site"]
+EffectsCovType = Literal["HC0", "HC1", "HC2", "HC3", "classical", "CR0", "CR2", "unbiased", "pooled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,8 @@ class SiteEffects:
         Rows per site (NaN in tables).
     cov_type : str
         How ``cov`` was computed, or "published".
+    df : (K,) array
+        Degrees of freedom behind each site's covariance; infinite in tables, whose errors count as known.
     zero_covariance_assumed : bool
         True when Cov(itt, compliance) was not given and zero was put in its place.
     clusters_ignored : bool
@@ -69,6 +75,7 @@ class SiteEffects:
     precision: Array
     n: Array
     cov_type: str
+    df: Array
     zero_covariance_assumed: bool = False
     clusters_ignored: bool = False
 
@@ -77,7 +84,7 @@ class SiteEffects:
         cls,
         moments: Moments,
         *,
-        cov_type: SiteCovType | None = None,
+        cov_type: EffectsCovType | None = None,
         slopes: Slopes = "common",
     ) -> SiteEffects:
         """Site effects from moments, exact, with their joint covariance.
@@ -87,13 +94,15 @@ class SiteEffects:
         they are within-block regressions. Analytic and probability weights default to HC1 (HC2 needs
         each row's weight), covariates and a dose to the classical form (`Study.effects` takes HC2
         from the rows), and with probability weights to none; `cov_type` says which was used. Clusters are
-        ignored unless CR0 or CR2 is asked for: CR2 is NaN where an arm of a site is one cluster.
+        ignored by these: CR2 is NaN where an arm of a site is one cluster. "unbiased" heeds clusters and exists in
+        every site: each cell's own variance, or the pooled one where it has a single row (cluster).
 
         Parameters
         ----------
         moments : Moments
-        cov_type : {"HC0", "HC1", "HC2", "HC3", "classical", "CR0", "CR2"}, optional
-            Per-site robust, classical (per-site residual covariance), or clustered forms.
+        cov_type : {"HC0", "HC1", "HC2", "HC3", "classical", "CR0", "CR2", "unbiased", "pooled"}, optional
+            Per-site robust, classical (per-site residual covariance), or clustered forms; "unbiased" (see
+            above) and "pooled", one variance (between clusters and inside them) per arm for all sites.
         slopes : {"common", "site"}
             With covariates: one slope for all sites (as 2SLS has it) or a regression per site.
 
@@ -111,14 +120,25 @@ class SiteEffects:
         """
         check_choice(slopes, Slopes, "slopes")
         if cov_type is not None:
-            check_choice(cov_type, SiteCovType, "cov_type")
+            check_choice(cov_type, EffectsCovType, "cov_type")
         within = within_sites(moments)
         moments = within.moments
         size = 1 + len(moments.design.mediators)
         adjusted, precision = _adjusted(within, slopes)
         kind = cov_type or _default_kind(within)
         cov = np.full((*adjusted.shape[:2], size, adjusted.shape[1], size), np.nan)
-        if kind is not None:
+        rows = np.bincount(moments.site, moments.n, moments.n_sites)
+        intercepts = np.bincount(moments.intercept_site, minlength=moments.n_sites)
+        df: Array = np.asarray(rows - intercepts - within.rank, dtype=float)
+        if kind == "unbiased" or kind == "pooled":  # noqa: PLR1714 - narrows the type for what follows
+            if slopes == "site":
+                raise ChoiceError(
+                    f"cov_type={kind!r} takes one slope per covariate for all sites; with slopes='site' use "
+                    "'classical'."
+                )
+            noise = site_noise(within, kind, adjust=_common_adjustment(within))
+            cov, df = noise.cov, noise.df
+        elif kind is not None:
             cov = joint_covariance(within, adjusted, precision, kind, own_slopes=slopes == "site")
         estimates = np.where(within.identified[:, :, None], adjusted[:, :, :size], np.nan)
         both = within.identified[:, :, None] & within.identified[:, None, :]
@@ -131,9 +151,10 @@ class SiteEffects:
             estimates=frozen(estimates),
             cov=frozen(cov),
             precision=frozen(precision),
-            n=frozen(np.bincount(moments.site, moments.n, moments.n_sites)),
+            n=frozen(rows),
             cov_type=kind or "not available without the rows",
-            clusters_ignored=bool(moments.clusters) and kind not in ("CR0", "CR2"),
+            df=frozen(df),
+            clusters_ignored=bool(moments.clusters) and kind not in ("CR0", "CR2", "unbiased", "pooled"),
         )
 
     @classmethod
@@ -197,14 +218,14 @@ class SiteEffects:
             raise DataError(
                 f"Column {listing(twice, quote=True)} is in two roles. Give each role its own column."
             )
-        numbers = _numbers(frame, [itt, itt_se, *names, *errors, *covs, *([n] if n else [])])
+        numbers = numbers_of(frame, [itt, itt_se, *names, *errors, *covs, *([n] if n else [])])
         if site not in frame:
             raise ColumnError.not_found(site, "site", [str(c) for c in frame])
         if frame.empty:
             raise DataError("The table has no rows.")
         labels = tuple(frame[site].tolist())
-        _check_table(frame, site, labels, [itt_se, *errors], n)
-        full = _published_covariance(labels, numbers, [itt_se, *errors], covs)
+        check_table(frame, site, labels, [itt_se, *errors], n)
+        full = published_covariance(labels, numbers, [itt_se, *errors], covs)
         if not covs:
             warnings.warn(
                 "Cov(itt, compliance) was not given and is assumed to be zero. Both come from the same people, so it "
@@ -223,6 +244,7 @@ class SiteEffects:
             precision=frozen(1.0 / full[:, 0, :1, 0, :1]),
             n=frozen(numbers[n] if n else np.full(len(frame), np.nan)),
             cov_type="published",
+            df=frozen(np.full(len(frame), np.inf)),
             zero_covariance_assumed=not covs,
         )
 
@@ -269,10 +291,13 @@ class SiteEffects:
         k, d, _ = self.estimates.shape
         block = np.einsum("kdadb->kdab", self.cov).reshape(k * d, *self.cov.shape[2::2])
         out = {"n": np.repeat(self.n, d), "weight": self.weight.to_numpy(), "itt": self.itt.to_numpy()}
-        out["itt_se"] = np.sqrt(block[:, 0, 0])
+        # An unbiased variance with few clusters can come out negative: there is no standard error then.
+        variance = np.einsum("kaa->ka", block)
+        error = np.sqrt(np.where(variance >= 0, variance, np.nan))
+        out["itt_se"] = error[:, 0]
         for j, name in enumerate(self.mediators, start=1):
             out[name] = self.compliance[name].to_numpy()
-            out[f"{name}_se"] = np.sqrt(block[:, j, j])
+            out[f"{name}_se"] = error[:, j]
             out[f"cov_itt_{name}"] = block[:, 0, j]
         return pd.DataFrame(out, self._index()).reset_index()
 
@@ -289,8 +314,7 @@ def _adjusted(within: Within, slopes: Slopes) -> tuple[Array, Array]:
         return within.slopes, within.omega
     p = within.n_variables
     if slopes == "common":
-        inside = (within.total - within.between).sum(axis=0)
-        coef = np.linalg.lstsq(inside[p - q :, p - q :], inside[p - q :], rcond=None)[0]
+        coef = _common_slopes(within)
         return within.slopes - within.slopes[:, :, p - q :] @ coef, within.omega
     xx = np.linalg.pinv(within.total[:, p - q :, p - q :], hermitian=True)
     xd = within.gram[:, p - q : p, p:]
@@ -299,64 +323,26 @@ def _adjusted(within: Within, slopes: Slopes) -> tuple[Array, Array]:
     return np.linalg.pinv(precision, hermitian=True) @ cross, precision
 
 
-def _default_kind(within: Within) -> SiteCovType | None:
+def _common_slopes(within: Within) -> Array:
+    """(q, p) slopes of all variables on the covariates, inside cells, the same in all sites."""
+    first = within.n_variables - len(within.moments.design.covariates)
+    inside = (within.total - within.between).sum(axis=0)
+    out: Array = np.linalg.lstsq(inside[first:, first:], inside[first:], rcond=None)[0]
+    return out
+
+
+def _common_adjustment(within: Within) -> Array:
+    """(p, 1 + P) columns that turn the variables into outcome and mediators net of covariates."""
+    size, q = 1 + len(within.moments.design.mediators), len(within.moments.design.covariates)
+    out: Array = np.eye(within.n_variables)[:, :size]
+    if q:
+        out[-q:] -= _common_slopes(within)[:, :size]
+    return out
+
+
+def _default_kind(within: Within) -> EffectsCovType | None:
     moments = within.moments
     if moments.design.covariates or moments.design.treatment_kind == "continuous":
         return None if moments.design.weight_kind == "probability" else "classical"
     unequal = moments.design.weight_kind in ("analytic", "probability") or not equal_weights(within)
     return "HC1" if unequal else "HC2"
-
-
-def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Array]:
-    out = {}
-    for name in names:
-        if name not in frame:
-            raise ColumnError.not_found(name, "published estimate", [str(c) for c in frame])
-        if not pd.api.types.is_numeric_dtype(frame[name]):
-            raise ColumnError.not_numeric(name, "published estimate", "text", list(frame[name].astype(str)))
-        values = frame[name].to_numpy(dtype=float)
-        if not np.isfinite(values).all():
-            raise DataError(f"Column {name!r} has missing or infinite values; leave those sites out first.")
-        out[name] = values
-    return out
-
-
-def _published_covariance(
-    labels: Sequence[Label], numbers: dict[str, Array], errors: Sequence[str], covs: Sequence[str]
-) -> Array:
-    """(K, 1, 1 + P, 1, 1 + P) covariances from standard errors and Cov(itt, compliance)."""
-    size = len(errors)
-    full = np.zeros((len(labels), 1, size, 1, size))
-    for j, name in enumerate(errors):
-        full[:, 0, j, 0, j] = numbers[name] ** 2
-    for j, name in enumerate(covs, start=1):
-        full[:, 0, 0, 0, j] = full[:, 0, j, 0, 0] = numbers[name]
-    bad = np.linalg.eigvalsh(full[:, 0, :, 0, :])[:, 0] < 0
-    if bad.any():
-        raise DataError(
-            f"Cov(itt, compliance) is larger than the standard errors allow in "
-            f"{listing([s for s, b in zip(labels, bad, strict=True) if b])}: check whether the column holds "
-            "correlations instead of covariances."
-        )
-    return full
-
-
-def _check_table(
-    frame: pd.DataFrame, site: str, labels: Sequence[object], errors: Sequence[str], n: str | None
-) -> None:
-    if frame[site].isna().any():
-        raise DataError(f"Column {site!r} (site) has missing values.")
-    twice = (
-        [s for s in dict.fromkeys(labels) if list(labels).count(s) > 1]
-        if len(set(labels)) < len(labels)
-        else []
-    )
-    if twice:
-        raise DataError(f"Each site needs one row; {listing(twice, quote=True)} occur more than once.")
-    for name in errors:
-        low = [s for s, v in zip(labels, frame[name], strict=True) if v <= 0]
-        if low:
-            raise DataError(f"Standard errors in {name!r} must be positive; they are not in {listing(low)}.")
-    low = [s for s, v in zip(labels, frame[n], strict=True) if v <= 0] if n else []
-    if low:
-        raise DataError(f"Column {n!r} (n) counts rows and must be positive; it is not in {listing(low)}.")

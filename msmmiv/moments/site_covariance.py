@@ -10,7 +10,14 @@ from msmmiv.errors import MomentsInsufficient
 from msmmiv.linalg import Array, Codes, gram_pinv, group_sum
 from msmmiv.moments.within import Within
 
-__all__ = ["SiteCovType", "equal_weights", "joint_covariance", "leverage_of_cells", "slope_residuals"]
+__all__ = [
+    "SiteCovType",
+    "clustered_covariance",
+    "equal_weights",
+    "joint_covariance",
+    "leverage_of_cells",
+    "slope_residuals",
+]
 
 SiteCovType: TypeAlias = Literal["classical", "HC0", "HC1", "HC2", "HC3", "CR0", "CR2"]
 
@@ -97,7 +104,7 @@ def joint_covariance(
             raise MomentsInsufficient(f"{kind} needs a design with cluster=...")
         if m.design.treatment_kind == "continuous" and kind == "CR2":
             raise MomentsInsufficient("CR2 with a continuous treatment needs the rows. Use 'CR0'.")
-        return _clustered(within, slopes, adjust=kind == "CR2")[:, :, :size, :, :size]
+        return clustered_covariance(within, slopes, adjust=kind == "CR2")[:, :, :size, :, :size]
     return _robust(within, slopes, kind)[:, :, :size, :, :size]
 
 
@@ -160,11 +167,12 @@ def _sandwich(inverse: Array, meat: Array) -> Array:
     return out
 
 
-def _clustered(within: Within, slopes: Array, *, adjust: bool) -> Array:
+def clustered_covariance(within: Within, slopes: Array, *, adjust: bool) -> Array:
     """Cluster sandwich per site; with ``adjust`` the CR2 form, exact because regressors are constant in cells.
 
     In a cluster, rows of one cell share their regressors, so (I - H)^(-1/2) acts on the cluster's cell sums
-    through a matrix of the size of the number of its cells (Bell & McCaffrey 2002).
+    through a matrix of the size of the number of its cells (Bell & McCaffrey 2002). Covers all p variables:
+    (K, D, p, D, p).
     """
     m, p = within.moments, within.n_variables
     residual = slope_residuals(within, slopes)

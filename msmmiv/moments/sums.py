@@ -87,6 +87,27 @@ class Rows:
         order = pd.MultiIndex.from_frame(sums.keys).get_indexer(pd.MultiIndex.from_frame(again.keys))
         return _shifted(again, centre[order])
 
+    def collect(self) -> pd.DataFrame:
+        """Every complete row with its columns under their own names: for estimators that need people, not sums.
+
+        The columns of the design only, numbers as floats; the rows have a new index. This is the one place where
+        memory grows with the number of people.
+
+        Examples
+        --------
+        >>> from msmmiv.moments.frames import open_rows
+        >>> df = pd.DataFrame({"s": ["a", "a", "b"], "t": [0, 1, 0], "m": [1, 2, None], "y": [3, 4, 5], "z": 0})
+        >>> open_rows(df, Design(outcome="y", treatment="t", mediators="m", site="s"), missing="error").collect()
+             y    m  s  t
+        0  3.0  1.0  a  0
+        1  4.0  2.0  a  1
+        """
+        self.tick("all rows")
+        names = {f"v{j}": column for j, column in enumerate(self.design.variables)}
+        names |= {k: getattr(self.design, "treatment" if k == "arm" else k) for k in self.keys}
+        names |= {"w": self.design.weights} if self.design.weights else {}
+        return to_pandas(self.frame.select(*names)).rename(columns=names)
+
     def _beside(self, table: pd.DataFrame, on: Sequence[str]) -> Frame:
         """Join constants to the rows by label; rows without a match (sites left out) go."""
         native = to_pandas(self.frame.select(*on).unique())
@@ -162,7 +183,7 @@ class Rows:
 
 
 def to_pandas(frame: Frame) -> pd.DataFrame:
-    """Collect a small frame of any engine."""
+    """Collect a frame of any engine."""
     got = frame.collect("pandas") if isinstance(frame, nw.LazyFrame) else frame
     out: pd.DataFrame = got.to_pandas()
     return out.reset_index(drop=True)

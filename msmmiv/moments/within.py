@@ -105,21 +105,19 @@ class Within:
         """(K, D, p): within-site regressions of the variables on the contrasts, no covariates."""
         return frozen(self.omega_inverse @ self.cross)
 
-    @property
+    @cached_property
     def between(self) -> Array:
         """(K, p, p): the part of `total` that the contrasts explain."""
-        out: Array = np.einsum("kdp,kdq->kpq", self.slopes, self.cross)
-        return out
+        return frozen(np.einsum("kdp,kdq->kpq", self.slopes, self.cross))
 
-    @property
+    @cached_property
     def overall(self) -> Array:
         """(p,): sums of squares of the variables around their overall means."""
         p = self.n_variables
         mean = np.average(self.origin[:, :p], axis=0, weights=self.weight)
         spread = (self.weight[:, None] * (self.origin[:, :p] - mean) ** 2).sum(axis=0)
         inside: Array = np.einsum("kpp->p", self.total)
-        out: Array = inside + spread
-        return out
+        return frozen(inside + spread)
 
 
 def within_sites(moments: Moments) -> Within:

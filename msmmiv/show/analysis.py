@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
+
+from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.rank import RankReport
+from msmmiv.estimate.bias import BiasDecomposition
+from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.results import Estimate
+from msmmiv.inference.tests import NotApplicable
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
 
@@ -25,11 +31,19 @@ class Analysis:
     effects : SiteEffects
     headline : Estimate
         The estimate that is read first.
+    two_stage : Estimate
+        2SLS with the headline's direct effect: the headline itself, or what is shown beside it.
     fits : tuple of Estimate
         All estimates, the headline first.
     skipped : tuple of str
         Estimates that could not be computed, each with the reason.
     rank : RankReport
+    anderson_rubin : tuple of ConfidenceSet or NotApplicable
+        Robust sets, one per mediator.
+    heterogeneity : Heterogeneity or NotApplicable
+    bias : BiasDecomposition or NotApplicable
+    leave_one_out : DataFrame or NotApplicable
+        Coefficients of the headline's estimator without each site in turn.
     """
 
     title: str
@@ -37,6 +51,11 @@ class Analysis:
     moments: Moments
     effects: SiteEffects
     headline: Estimate
+    two_stage: Estimate
     fits: tuple[Estimate, ...]
     skipped: tuple[str, ...]
     rank: RankReport
+    anderson_rubin: tuple[ConfidenceSet | NotApplicable, ...]
+    heterogeneity: Heterogeneity | NotApplicable
+    bias: BiasDecomposition | NotApplicable
+    leave_one_out: pd.DataFrame | NotApplicable

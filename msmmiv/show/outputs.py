@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.errors import MsmmivError, OutputError
-from msmmiv.inference.tests import TestStatistic
+from msmmiv.inference.confidence_set import ConfidenceSet
+from msmmiv.inference.results import Estimate
+from msmmiv.inference.tests import NotApplicable, TestStatistic
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.plots import gallery
 from msmmiv.show.provenance import moments_digest, table_text, versions
 from msmmiv.show.report import render_report
+from msmmiv.show.sets import shape_of, term_rows
 from msmmiv.show.summary import summary_text
 
 __all__ = ["check_folder", "write_outputs"]
@@ -94,14 +98,42 @@ def _write(path: Path, text: str) -> None:
 
 
 def _estimates(analysis: Analysis) -> pd.DataFrame:
-    return pd.concat(
-        [f.tidy().assign(direct_effect=f.direct_effect, small_sample=f.small_sample) for f in analysis.fits],
-        ignore_index=True,
-    )
+    """Tidy rows with the sets as text; of a set in several pieces or none the two ends are left blank."""
+    return pd.concat([_tidy(f) for f in analysis.fits], ignore_index=True)
+
+
+def _tidy(fit: Estimate) -> pd.DataFrame:
+    rows = term_rows(fit)
+    frame = fit.tidy().assign(direct_effect=fit.direct_effect, small_sample=fit.small_sample)
+    frame = frame.assign(
+        interval=fit.interval, set=["" if r.found is None else str(r.found) for r in rows],
+        shape=[shape_of(r.found) for r in rows], status=fit.status or "", rule=fit.rule,
+    )  # fmt: skip
+    pieces = [len(r.found.intervals) == 1 if r.found else False for r in rows]
+    ends = ["conf_low", "conf_high"]
+    frame.loc[~np.array(pieces), ends] = np.nan
+    return frame
+
+
+def _fit(fit: Estimate) -> dict[str, Any]:
+    """A fit with, for every term, its set."""
+    named = ["conf_low", "conf_high", "set", "shape"]
+    more = _tidy(fit)[named].astype(object).to_dict("records")
+    pieces = [{"pieces": r.found.to_dict()["intervals"] if r.found else None} for r in term_rows(fit)]
+    whole = fit.to_dict()
+    whole["terms"] = [t | m | p for t, m, p in zip(whole["terms"], more, pieces, strict=True)]
+    return whole
+
+
+def _heterogeneity(found: Heterogeneity) -> dict[str, Any]:
+    return {
+        "q": _maybe(found.q), "q_p": found.q.pvalue, "i2": found.i2, "mediators": found.to_frame().to_dict("records"),
+        "spread_status": found.spread_status, "sentence": found.sentence,
+    }  # fmt: skip
 
 
 def _results(analysis: Analysis) -> dict[str, Any]:
-    rank = analysis.rank
+    rank, spread, bias, without = analysis.rank, analysis.heterogeneity, analysis.bias, analysis.leave_one_out
     return {
         "title": analysis.title,
         "source": analysis.source,
@@ -110,7 +142,7 @@ def _results(analysis: Analysis) -> dict[str, Any]:
         "moments_sha256": moments_digest(analysis.moments),
         "flow": analysis.moments.flow.to_dict(),
         "headline": 0,
-        "fits": [f.to_dict() for f in analysis.fits],
+        "fits": [_fit(f) for f in analysis.fits],
         "skipped": list(analysis.skipped),
         "rank": {
             "n_sites": rank.n_sites,
@@ -122,6 +154,15 @@ def _results(analysis: Analysis) -> dict[str, Any]:
             "cluster_level": _maybe(rank.cluster_level),
             "sentence": rank.sentence,
         },
+        "anderson_rubin": [
+            s.to_dict() | {"set": str(s)} if isinstance(s, ConfidenceSet) else _maybe(s)
+            for s in analysis.anderson_rubin
+        ],
+        "heterogeneity": _maybe(spread) if isinstance(spread, NotApplicable) else _heterogeneity(spread),
+        "bias": _maybe(bias) if isinstance(bias, NotApplicable) else bias.to_frame().to_dict("records"),
+        "leave_one_out": _maybe(without)
+        if isinstance(without, NotApplicable)
+        else without.describe().loc[["min", "max"]].to_dict(),
         "versions": versions(),
     }
 

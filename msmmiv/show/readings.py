@@ -6,7 +6,9 @@ from msmmiv.diagnose.rank import RankReport
 from msmmiv.errors import listing
 from msmmiv.inference.results import Estimate
 from msmmiv.show.analysis import Analysis
-from msmmiv.show.words import fit_label, number, one_line, p_words, unit_words
+from msmmiv.show.explain import set_sentence
+from msmmiv.show.sets import set_words, term_rows, why
+from msmmiv.show.words import fit_label, method_words, number, one_line, p_words, unit_words
 
 __all__ = [
     "OVERIDENTIFICATION",
@@ -38,7 +40,7 @@ def limits(fit: Estimate) -> tuple[str, ...]:
     Examples
     --------
     >>> import msmmiv as mm
-    >>> limits(mm.fit(mm.data.star()))[0]
+    >>> limits(mm.fit(mm.data.star(), "2sls"))[0]
     'It does not establish that the treatment acts only through these mediators: exclusion is assumed.'
     """
     first = (
@@ -50,9 +52,17 @@ def limits(fit: Estimate) -> tuple[str, ...]:
         first,
         "It does not establish any of the nine assumptions. Tests can contradict some of them and confirm none.",
         "It says nothing about sites unlike these, or about mediators changed far beyond what the treatment did.",
-        "Its standard errors suppose strong instruments; where the rank section finds weakness they are too small.",
+        _weak_words(fit),
         "The effects of single sites are noisy. Their order is not a league table.",
     )
+
+
+def _weak_words(fit: Estimate) -> str:
+    if fit.interval == "score":
+        return (
+            "Its confidence sets allow for weak instruments but are approximate, the more so with few sites."
+        )
+    return "Its standard errors suppose strong instruments; where the rank section finds weakness they are too small."
 
 
 def estimand(fit: Estimate) -> str:
@@ -67,25 +77,34 @@ def answers(fit: Estimate) -> tuple[str, ...]:
     Examples
     --------
     >>> import msmmiv as mm
-    >>> for line in answers(mm.fit(mm.data.star())):
+    >>> for line in answers(mm.fit(mm.data.star(), "2sls")):
     ...     print(line)
     If the assumptions hold, one unit more of class_size changes math by -1.114 on average across sites
     (95% interval -1.649 to -0.5781, p < 0.001).
     From 79 sites, 5,871 rows, 325 clusters; 2SLS, cluster (CR1S) covariance.
     """
-    tidy = {row["term"]: row for row in fit.tidy().to_dict("records")}
+    rows = {row.term: row for row in term_rows(fit)}
     who = "among compliers" if fit.design.estimand == "late" else "on average across sites"
     lines = []
     for name in fit.design.mediators:
-        low, high, p = (float(tidy[name][c]) for c in ("conf_low", "conf_high", "p_value"))
-        unsettled = (
-            " The interval includes zero: these data do not settle the sign." if low <= 0 <= high else ""
+        row = rows[name]
+        interval = row.found is not None and row.found.shape == "interval"
+        limits = f" (95% interval {set_words(row.found)}, {p_words(row.p_value)})" if interval else ""
+        unit = f"one unit more of {one_line(name)} changes {one_line(fit.design.outcome)}"
+        said = (
+            f"These data do not give one number for how much {unit}."
+            if fit.status
+            else f"If the assumptions hold, {unit} by {number(row.estimate)} {who}{limits}."
         )
-        lines.append(
-            f"If the assumptions hold, one unit more of {one_line(name)} changes {one_line(fit.design.outcome)} by "
-            f"{number(tidy[name]['estimate'])} {who} (95% interval {number(low)} to {number(high)}, "
-            f"{p_words(p)}).{unsettled}"
-        )
+        if not interval:
+            said += f" {set_sentence(row.found, one_line(name))}"
+        elif fit.status:
+            said += f" The 95% confidence set is {set_words(row.found)}."
+        if interval and row.found is not None and 0.0 in row.found:
+            said += " The interval includes zero: these data do not settle the sign."
+        lines.append(said)
+    if fit.status:
+        lines.append(f"Why there is no number: {why(fit)}.")
     kind = fit.cov_type + (f" ({fit.small_sample})" if fit.small_sample else "")
     return (*lines, f"From {unit_words(fit)}; {fit_label(fit).split(',')[0]}, {kind} covariance.")
 
@@ -106,15 +125,16 @@ def rests_on(fit: Estimate) -> str:
     )
 
 
-def weakness(report: RankReport) -> str:
+def weakness(report: RankReport, fit: Estimate) -> str:
     """A warning when the weakest first-stage F is below ten, else nothing.
 
     Examples
     --------
     >>> import msmmiv as mm
-    >>> weakness(mm.rank(mm.data.star()))
+    >>> weakness(mm.rank(mm.data.star()), mm.fit(mm.data.star(), "2sls"))
     ''
-    >>> weakness(mm.rank(mm.data.star("math_two_mediators")))[:60]
+    >>> weak = mm.data.star("math_two_mediators")
+    >>> weakness(mm.rank(weak), mm.fit(weak, "2sls"))[:60]
     'Weak instruments: in the weakest direction the first-stage F'
     """
     found = report.cluster_level if isinstance(report.cluster_level, float) else report.cragg_donald
@@ -123,17 +143,29 @@ def weakness(report: RankReport) -> str:
     if found >= 10.0:
         return ""
     return (
-        f"Weak instruments: in the weakest direction the first-stage F is {number(found, 2)} (see Rank). There the "
-        "estimates lean towards least squares and the intervals are too short."
+        f"Weak instruments: in the weakest direction the first-stage F is {number(found, 2)} (see Rank). There "
+        + (
+            "two-stage least squares leans towards least squares and its intervals are too short; the headline takes "
+            "the lean out, and its confidence sets allow for the weakness."
+            if fit.interval == "score"
+            else "estimates are unreliable: 2SLS leans towards least squares, and intervals are too short."
+        )
     )
 
 
 def _pair(analysis: Analysis) -> tuple[Estimate, Estimate] | None:
-    """2SLS with exclusion and with a free direct effect, both with the headline's covariance."""
-    same = [f for f in analysis.fits if f.method == "2sls" and f.cov_type == analysis.headline.cov_type]
-    without = next((f for f in same if not f.direct_effect), None)
-    free = next((f for f in same if f.direct_effect), None)
-    return None if without is None or free is None else (without, free)
+    """Exclusion and a free direct effect by one method: the headline's, or 2SLS where that has no estimate."""
+    head = analysis.headline
+    for method, cov_types in ((head.method, {head.cov_type}), ("2sls", {f.cov_type for f in analysis.fits})):
+        for cov_type in sorted(cov_types):
+            same = [
+                f for f in analysis.fits if f.method == method and f.cov_type == cov_type and not f.status
+            ]
+            without = next((f for f in same if not f.direct_effect), None)
+            free = next((f for f in same if f.direct_effect), None)
+            if without is not None and free is not None:
+                return without, free
+    return None
 
 
 def direct_effect_reading(analysis: Analysis) -> str:
@@ -144,40 +176,39 @@ def direct_effect_reading(analysis: Analysis) -> str:
     >>> import msmmiv as mm
     >>> text = direct_effect_reading(mm.Study(mm.data.star()).analysis())
     >>> text[:94]
-    'With the direct effect free instead of zero, the coefficient of class_size goes from -1.114 to'
+    'With the direct effect free instead of zero (UJIVE), the coefficient of class_size goes from -'
     """
     pair = _pair(analysis)
     if pair is None:
         return "The comparison with and without a direct effect could not be made with these sites."
     without, free = pair
-    ends = {row["term"]: row for row in free.tidy().to_dict("records")}
+    rows = {row.term: row for row in term_rows(free)}
     parts = []
     for name in analysis.headline.design.mediators:
-        low, high = (float(ends[name][c]) for c in ("conf_low", "conf_high"))
         ratio = float(free.std_errors[name] / without.std_errors[name])
         parts.append(
             f"the coefficient of {one_line(name)} goes from {number(float(without.params[name]))} to "
-            f"{number(float(free.params[name]))} (95% interval {number(low)} to {number(high)}; standard error "
+            f"{number(float(free.params[name]))} (95%: {set_words(rows[name].found)}; standard error "
             f"{number(ratio, 2)} times as large)"
         )
     start = len(free.design.mediators)
     away = []
     for term in free.terms[start : len(free.terms) - _n_covariates(free)]:
-        low, high = (float(ends[term][c]) for c in ("conf_low", "conf_high"))
-        if low > 0 or high < 0:
+        found = rows[term].found
+        if found is not None and not found.is_empty and 0.0 not in found:
             away.append(term)
         parts.append(
-            f"{one_line(term)} is estimated at {number(float(free.params[term]))} ({number(low)} to {number(high)})"
+            f"{one_line(term)} is estimated at {number(float(free.params[term]))} ({set_words(found)})"
         )
-    text = f"With the direct effect free instead of zero, {listing(parts)}. "
+    text = f"With the direct effect free instead of zero ({method_words(free)}), {listing(parts)}. "
     if away:
         return text + (
-            "An interval of a direct effect that excludes zero speaks against exclusion, or against linearity or "
+            "A confidence set of a direct effect that excludes zero speaks against exclusion, or against linearity or "
             "independence of compliance and effects, under which the two fits would agree."
         )
     return text + (
-        "The interval of the direct effect includes zero; that is not evidence for exclusion, since it includes all "
-        "the other values too. The free fit uses only the variation of compliance around its mean, so it is "
+        "The confidence set of the direct effect includes zero; that is not evidence for exclusion, since it includes "
+        "all the other values too. The free fit uses only the variation of compliance around its mean, so it is "
         "usually the less precise one."
     )
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from msmmiv.audit.assumptions import Assumption, AssumptionVariant, load_assumptions
 from msmmiv.errors import OutputError
-from msmmiv.show import readings, reproduce, tables
+from msmmiv.inference.tests import NotApplicable
+from msmmiv.show import explain, peers, readings, reproduce, tables
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.plots import Picture, gallery
 from msmmiv.show.provenance import moments_digest, versions
@@ -89,8 +90,10 @@ def _context(analysis: Analysis) -> dict[str, Any]:
         "estimand": readings.estimand(fit),
         "target": fit.target,
         "answers": readings.answers(fit),
+        "beside": explain.beside(analysis),
+        "chosen": explain.chosen(fit),
         "rests_on": readings.rests_on(fit),
-        "weakness": readings.weakness(analysis.rank),
+        "weakness": readings.weakness(analysis.rank, fit),
         "direct": fit.direct_effect,
         "roles": [(line[:12].strip(), line[13:]) for line in str(moments.design).splitlines()],
         "flow": tables.flow(moments.flow),
@@ -101,6 +104,10 @@ def _context(analysis: Analysis) -> dict[str, Any]:
         "estimates": tables.all_estimates(analysis.fits),
         "skipped": analysis.skipped,
         "reading": readings.direct_effect_reading(analysis),
+        "weak_sets": explain.anderson_rubin(analysis),
+        "spread_lines": explain.heterogeneity(analysis.heterogeneity),
+        **_pages(analysis),
+        "without": explain.leave_one_out(analysis),
         "stages": tables.first_stages(fit),
         "unavailable": _unavailable(analysis),
         "rank": tables.rank(analysis.rank),
@@ -120,11 +127,25 @@ def _context(analysis: Analysis) -> dict[str, Any]:
         "stata": reproduce.stata_lines(analysis),
         "fixest": reproduce.fixest_lines(analysis),
         "linearmodels": reproduce.linearmodels_lines(analysis),
+        "peers": peers.other_lines(analysis),
+        "peers_note": peers.PEERS,
         "remarks": _remarks(analysis),
         "versions": versions(),
         "digest": moments.design.digest,
         "moments_digest": moments_digest(moments),
     }
+
+
+def _pages(analysis: Analysis) -> dict[str, Any]:
+    """Tables of the pages on spread and bias, or none with the reason."""
+    spread, bias = analysis.heterogeneity, analysis.bias
+    return {
+        "spread": None if isinstance(spread, NotApplicable) else tables.across_sites(spread),
+        "averages": None if isinstance(spread, NotApplicable) else tables.averages(spread),
+        "bias": None if isinstance(bias, NotApplicable) else tables.bias(bias),
+        "bias_lines": [f"Not computed: {bias.reason}."] if isinstance(bias, NotApplicable) else
+        [bias.reading, *bias.notes],
+    }  # fmt: skip
 
 
 def _across(analysis: Analysis) -> list[str]:
@@ -155,7 +176,7 @@ def _assumption(item: Assumption, estimand: str) -> dict[str, Any]:
 
 def _remarks(analysis: Analysis) -> list[str]:
     """What to watch when the same model is run elsewhere."""
-    design, fit = analysis.moments.design, analysis.headline
+    design, fit = analysis.moments.design, analysis.two_stage
     out = ["The coefficients agree to rounding; standard errors can differ by small-sample factors."]
     if design.block:
         out.append("Intercepts are per block inside a site, instruments per site: keep the two apart.")
@@ -165,6 +186,10 @@ def _remarks(analysis: Analysis) -> list[str]:
         out.append(
             "Frequency weights count copies; fixest and linearmodels take them as precisions, so there the "
             "coefficients agree and the standard errors do not."
+        )
+    if fit.cov_type in ("HTE", "bekker"):
+        out.append(
+            f"No other program gives the {fit.cov_type} covariance; the lines ask for the nearest one."
         )
     if fit.direct_effect:
         out.append(

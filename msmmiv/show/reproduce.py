@@ -12,7 +12,15 @@ from msmmiv.moments.flow import SampleFlow
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.words import one_line
 
-__all__ = ["cli_line", "fixest_lines", "linearmodels_lines", "python_lines", "stata_lines"]
+__all__ = [
+    "cli_line",
+    "exogenous_lines",
+    "fixest_lines",
+    "linearmodels_lines",
+    "python_lines",
+    "r_name",
+    "stata_lines",
+]
 
 _OPTIONS = {
     "outcome": "-y", "treatment": "-t", "mediators": "-m", "site": "-s", "covariates": "-x",
@@ -46,9 +54,9 @@ def python_lines(analysis: Analysis) -> str:
     import msmmiv as mm
     <BLANKLINE>
     study = mm.Study(mm.Moments.load("moments.csv"))
-    fit = study.fit("2sls", cov_type="cluster", small_sample="CR1S")
+    fit = study.fit()
     print(fit)
-    study.report("report.html", cov_type="cluster")
+    study.report("report.html")
     """
     fit, design = analysis.headline, analysis.moments.design
     lines = ["import msmmiv as mm", ""]
@@ -58,12 +66,19 @@ def python_lines(analysis: Analysis) -> str:
         roles = [f"    {name}={value!r}," for name, value in _given(design).items()]
         drop = ', missing="drop"' if _drops(design, analysis.moments.flow) else ""
         lines += ["design = mm.Design(", *roles, ")", f"study = mm.Study({_file(analysis)!r}, design{drop})"]
-    options = [f'"{fit.method}"', f'cov_type="{fit.cov_type}"']
-    options += ["direct_effect=True"] * fit.direct_effect
-    options += [f'small_sample="{fit.small_sample}"'] if fit.small_sample else []
-    same = [f'cov_type="{fit.cov_type}"', *["direct_effect=True"] * fit.direct_effect]
-    report = f'study.report("report.html", {", ".join(same)})'
-    return "\n".join([*lines, f"fit = study.fit({', '.join(options)})", "print(fit)", report])
+    direct = ["direct_effect=True"] * fit.direct_effect
+    if fit.rule:  # the rule chooses the rest
+        options = report = direct
+    else:
+        score = [f'interval="{fit.interval}"'] * (fit.interval != "wald")
+        given = [f'cov_type="{fit.cov_type}"', *direct, *score]
+        small = [f'small_sample="{fit.small_sample}"'] if fit.small_sample else []
+        options = [f'"{fit.method}"', *given, *small]
+        report = [f'estimator="{fit.method}"', *given]
+    call = ", ".join(['"report.html"', *report])
+    return "\n".join(
+        [*lines, f"fit = study.fit({', '.join(options)})", "print(fit)", f"study.report({call})"]
+    )
 
 
 def cli_line(analysis: Analysis) -> str:
@@ -73,7 +88,7 @@ def cli_line(analysis: Analysis) -> str:
     --------
     >>> import msmmiv as mm
     >>> cli_line(mm.Study(mm.data.star()).analysis())
-    'msmmiv analyze moments.csv --cov cluster --out results'
+    'msmmiv analyze moments.csv --out results'
     """
     fit, design = analysis.headline, analysis.moments.design
     words = ["msmmiv", "analyze", _file(analysis)]
@@ -83,7 +98,10 @@ def cli_line(analysis: Analysis) -> str:
             for item in value if isinstance(value, list) else [value]:
                 words += [option, str(item)]
         words += ["--missing", "drop"] if _drops(design, analysis.moments.flow) else []
-    words += ["--cov", fit.cov_type, *["--direct-effect"] * fit.direct_effect, "--out", "results"]
+    if not fit.rule:
+        words += ["--estimator", fit.method, "--cov", fit.cov_type]
+        words += ["--interval", fit.interval] if fit.interval != "wald" else []
+    words += [*["--direct-effect"] * fit.direct_effect, "--out", "results"]
     return shlex.join(words)
 
 
@@ -98,9 +116,9 @@ def stata_lines(analysis: Analysis) -> str:
     --------
     >>> import msmmiv as mm
     >>> print(stata_lines(mm.Study(mm.data.star()).analysis()))
-    ivreghdfe math (class_size = ibn.school#c.small), absorb(school) cluster(class_id)
+    ivreghdfe math (class_size = ibn.school#c.small), absorb(school) cluster(school)
     """
-    fit, d = analysis.headline, analysis.moments.design
+    fit, d = analysis.two_stage, analysis.moments.design
     site, treatment = _stata(d.site), _stata(d.treatment)
     arms, notes = analysis.moments.arms, []
     arm = f"c.{treatment}"
@@ -124,7 +142,8 @@ def stata_lines(analysis: Analysis) -> str:
     return "\n".join([*notes, f"ivreghdfe {left} ({middle} = ibn.{site}#{arm}){weight}, {options}"])
 
 
-def _r(name: str) -> str:
+def r_name(name: str) -> str:
+    """A column's name as R takes it."""
     plain = re.fullmatch(r"[A-Za-z.][\w.]*", name, flags=re.ASCII)
     return name if plain else "`" + one_line(name).replace("`", "") + "`"
 
@@ -141,25 +160,25 @@ def fixest_lines(analysis: Analysis) -> str:
     >>> import msmmiv as mm
     >>> print(fixest_lines(mm.Study(mm.data.star()).analysis()))
     library(fixest)
-    feols(math ~ 1 | school | class_size ~ i(school, small), data = df, vcov = ~class_id)
+    feols(math ~ 1 | school | class_size ~ i(school, small), data = df, vcov = ~school)
     """
-    fit, d = analysis.headline, analysis.moments.design
+    fit, d = analysis.two_stage, analysis.moments.design
     arms, lines = analysis.moments.arms, ["library(fixest)"]
-    treatment = direct = _r(d.treatment)
+    treatment = direct = r_name(d.treatment)
     if len(arms) > 2:
-        treatment = f"i.{_r(d.treatment)}, ref2 = {_r_text(arms[0])}"
-        direct = f"i({_r(d.treatment)}, ref = {_r_text(arms[0])})"
+        treatment = f"i.{r_name(d.treatment)}, ref2 = {_r_text(arms[0])}"
+        direct = f"i({r_name(d.treatment)}, ref = {_r_text(arms[0])})"
     elif arms and not _zero_one(arms):
         lines.append(f"df$treated <- as.integer(df[[{_r_text(str(d.treatment))}]] != {_r_text(arms[0])})")
         treatment = direct = "treated"
-    exogenous = [_r(x) for x in d.covariates] + [direct] * fit.direct_effect
-    intercepts = f"{_r(d.site)}^{_r(d.block)}" if d.block else _r(d.site)
-    errors = {"cluster": f"~{_r(d.cluster or '')}", "site": f"~{_r(d.site)}", "classical": '"iid"'}
+    exogenous = [r_name(x) for x in d.covariates] + [direct] * fit.direct_effect
+    intercepts = f"{r_name(d.site)}^{r_name(d.block)}" if d.block else r_name(d.site)
+    errors = {"cluster": f"~{r_name(d.cluster or '')}", "site": f"~{r_name(d.site)}", "classical": '"iid"'}
     vcov = errors.get(fit.cov_type, '"hetero"')
-    weights = f", weights = ~{_r(d.weights)}" if d.weights else ""
+    weights = f", weights = ~{r_name(d.weights)}" if d.weights else ""
     lines.append(
-        f"feols({_r(d.outcome)} ~ {' + '.join(exogenous) or '1'} | {intercepts} | "
-        f"{' + '.join(map(_r, d.mediators))} ~ i({_r(d.site)}, {treatment}), "
+        f"feols({r_name(d.outcome)} ~ {' + '.join(exogenous) or '1'} | {intercepts} | "
+        f"{' + '.join(map(r_name, d.mediators))} ~ i({r_name(d.site)}, {treatment}), "
         f"data = df{weights}, vcov = {vcov})"
     )
     return "\n".join(lines)
@@ -180,9 +199,23 @@ def linearmodels_lines(analysis: Analysis) -> str:
     Z = mm.site_by_treatment(df, design).astype(float)
     exog = pd.get_dummies(df['school'], dtype=float)
     model = IV2SLS(df['math'], exog, df[['class_size']], Z)
-    print(model.fit(cov_type="clustered", clusters=df['class_id'], debiased=True))
+    print(model.fit(cov_type="clustered", clusters=df['school'], debiased=True))
     """
-    fit, d = analysis.headline, analysis.moments.design
+    fit, d = analysis.two_stage, analysis.moments.design
+    weights = f", weights=df[{d.weights!r}]" if d.weights else ""
+    clusters = d.site if fit.cov_type == "site" else d.cluster
+    kind = {"cluster": f'"clustered", clusters=df[{clusters!r}]', "site": f'"clustered", clusters=df[{clusters!r}]',
+            "classical": '"unadjusted"'}.get(fit.cov_type, '"robust"')  # fmt: skip
+    return "\n".join(
+        [*exogenous_lines(analysis),
+         f"model = IV2SLS(df[{d.outcome!r}], exog, df[{list(d.mediators)!r}], Z{weights})",
+         f"print(model.fit(cov_type={kind}, debiased=True))"]
+    )  # fmt: skip
+
+
+def exogenous_lines(analysis: Analysis) -> list[str]:
+    """Python that makes the instruments ``Z`` and the exogenous columns ``exog`` from a frame ``df``."""
+    d = analysis.moments.design
     roles = ", ".join(f"{k}={v!r}" for k, v in _given(d).items())
     group = f"df.groupby([{d.site!r}, {d.block!r}]).ngroup()" if d.block else f"df[{d.site!r}]"
     parts = [f"pd.get_dummies({group}, dtype=float)"]
@@ -191,7 +224,7 @@ def linearmodels_lines(analysis: Analysis) -> str:
         "import msmmiv as mm", "import pandas as pd", "from linearmodels.iv import IV2SLS", "",
         f"design = mm.Design({roles})", "Z = mm.site_by_treatment(df, design).astype(float)",
     ]  # fmt: skip
-    if fit.direct_effect:
+    if analysis.headline.direct_effect:
         parts.append("direct")
         columns, spare = _direct_columns(analysis)
         lines += [
@@ -199,14 +232,7 @@ def linearmodels_lines(analysis: Analysis) -> str:
             f"Z = Z.drop(columns={spare!r})  # the direct effect takes it",
         ]
     exog = parts[0] if len(parts) == 1 else f"pd.concat([{', '.join(parts)}], axis=1)"
-    weights = f", weights=df[{d.weights!r}]" if d.weights else ""
-    clusters = d.site if fit.cov_type == "site" else d.cluster
-    kind = {"cluster": f'"clustered", clusters=df[{clusters!r}]', "site": f'"clustered", clusters=df[{clusters!r}]',
-            "classical": '"unadjusted"'}.get(fit.cov_type, '"robust"')  # fmt: skip
-    return "\n".join(
-        [*lines, f"exog = {exog}", f"model = IV2SLS(df[{d.outcome!r}], exog, df[{list(d.mediators)!r}], Z{weights})",
-         f"print(model.fit(cov_type={kind}, debiased=True))"]
-    )  # fmt: skip
+    return [*lines, f"exog = {exog}"]
 
 
 def _direct_columns(analysis: Analysis) -> tuple[str, list[str]]:

@@ -6,10 +6,13 @@ import textwrap
 from collections.abc import Iterable
 
 from msmmiv.inference.results import Estimate
-from msmmiv.inference.tests import TestResult, TestStatistic
+from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.explain import anderson_rubin, beside, chosen, heterogeneity, leave_one_out
 from msmmiv.show.readings import answers, direct_effect_reading, estimand, rests_on, weakness
+from msmmiv.show.sets import set_words, term_rows, why
+from msmmiv.show.tables import across_sites
 from msmmiv.show.words import fit_label, number, one_line, p_value, p_words, short
 
 __all__ = ["WIDTH", "summary_text"]
@@ -24,16 +27,31 @@ def summary_text(analysis: Analysis) -> str:
     --------
     >>> import msmmiv as mm
     >>> text = summary_text(mm.Study(mm.data.star()).analysis())
-    >>> [line for line in text.splitlines() if line.isupper()][:8]
-    ['ROLES', 'SAMPLE', 'ANSWER', 'ESTIMATES', 'FIRST STAGES', 'RANK', 'TESTS', 'WHAT IS ESTIMATED']
+    >>> [line for line in text.splitlines() if line.isupper()][:7]
+    ['ROLES', 'SAMPLE', 'ANSWER', 'ESTIMATES', 'WEAK INSTRUMENTS', 'ACROSS SITES', 'FIRST STAGES']
     """
     fit = analysis.headline
     parts = [
         wrap(analysis.title),
         _section("Roles", _roles(fit)),
         _section("Sample", _flow(analysis.moments.flow)),
-        _section("Answer", [wrap(s) for s in (*answers(fit), weakness(analysis.rank), rests_on(fit)) if s]),
+        _section(
+            "Answer",
+            [
+                wrap(s)
+                for s in (
+                    *answers(fit),
+                    *beside(analysis),
+                    weakness(analysis.rank, fit),
+                    rests_on(fit),
+                    chosen(fit),
+                )
+                if s
+            ],
+        ),
         _section("Estimates", _estimates(analysis)),
+        _section("Weak instruments", map(wrap, anderson_rubin(analysis))),
+        _section("Across sites", _across(analysis)),
         _section("First stages", _stages(fit)),
         _section(
             "Rank",
@@ -88,15 +106,32 @@ def _hung(text: str, lead: str) -> str:
 
 
 def _estimates(analysis: Analysis) -> list[str]:
-    lines = [f"{'':<24}{'estimate':>10}{'std_error':>11}{'95% low':>11}{'95% high':>11}{'p':>8}"]
+    lines = [f"{'':<24}{'estimate':>10}{'std_error':>11}{'p':>8}  95% confidence set"]
     for fit in analysis.fits:
         lines.append(fit_label(fit) + (f" ({fit.small_sample})" if fit.small_sample else ""))
-        for row in fit.tidy().to_dict("records"):
-            cells = f"{number(row['estimate']):>10}"
-            cells += "".join(f"{number(row[c]):>11}" for c in ("std_error", "conf_low", "conf_high"))
-            lines.append(f"  {short(row['term'], 22):<22}{cells}{p_value(row['p_value']):>8}")
+        for row in term_rows(fit):
+            cells = f"{number(row.estimate):>10}{number(row.std_error):>11}{p_value(row.p_value):>8}"
+            lines.append(f"  {short(row.term, 22):<22}{cells}  {set_words(row.found)}")
+        lines += [wrap(f"  No point estimate: {why(fit)}.", hang=4)] if fit.status else []
     lines += [wrap(f"Not computed: {reason}", hang=2) for reason in analysis.skipped]
     return [*lines, wrap(direct_effect_reading(analysis))]
+
+
+def _across(analysis: Analysis) -> list[str]:
+    """Spread, prediction, the parts of 2SLS and the reach of single sites."""
+    found, lines = analysis.heterogeneity, [wrap(s) for s in heterogeneity(analysis.heterogeneity)]
+    table = None if isinstance(found, NotApplicable) else across_sites(found)
+    if table is not None:
+        for row in table.rows:
+            name, mean, sd, _, new = (cell.text for cell in row)
+            lines.append(
+                wrap(
+                    f"{name}: mean effect {mean}, standard deviation across sites {sd}; 95% for a new site: {new}"
+                )
+            )
+    bias = analysis.bias
+    lines.append(wrap(f"Bias of 2SLS: {bias.reason}." if isinstance(bias, NotApplicable) else bias.reading))
+    return [*lines, *map(wrap, leave_one_out(analysis))]
 
 
 def _stages(fit: Estimate) -> list[str]:

@@ -9,16 +9,20 @@ from typing import Any
 
 import pandas as pd
 
+from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.rank import RankReport
-from msmmiv.inference.results import Estimate, FirstStage
+from msmmiv.estimate.bias import BiasDecomposition
+from msmmiv.inference.results import Estimate
+from msmmiv.inference.stage import FirstStage
 from msmmiv.inference.tests import TestResult, TestStatistic
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.flow import SampleFlow
+from msmmiv.show.sets import set_words, term_rows
 from msmmiv.show.words import fit_label, number, one_line, p_value
 
-__all__ = ["SITES_SHOWN", "Cell", "Table", "all_estimates", "first_stages", "flow", "headline", "make",
-           "missing_by_arm", "rank", "rank_facts", "sites", "tests"]  # fmt: skip
+__all__ = ["SITES_SHOWN", "Cell", "Table", "across_sites", "all_estimates", "averages", "bias", "first_stages", "flow",
+           "headline", "make", "missing_by_arm", "rank", "rank_facts", "sites", "tests"]  # fmt: skip
 
 #: Rows of the site table in the report; the file site_effects.csv has them all.
 SITES_SHOWN = 250
@@ -77,28 +81,83 @@ def headline(fit: Estimate) -> Table:
     Examples
     --------
     >>> import msmmiv as mm
-    >>> headline(mm.fit(mm.data.star())).rows[0][1].text
-    '-1.114'
+    >>> [cell.text for cell in headline(mm.fit(mm.data.star(), "2sls")).rows[0][1:4]]
+    ['-1.114', '0.2723', '-1.649 to -0.5781']
     """
-    named = ("term", "estimate", "std_error", "conf_low", "conf_high", "statistic")
-    rows = [(*(r[c] for c in named), _p(r["p_value"])) for r in fit.tidy().to_dict("records")]
-    columns = ("Term", "Estimate", "Std. error", "95% low", "95% high", "t", "p")
+    rows = [
+        (r.term, r.estimate, r.std_error, set_words(r.found), r.statistic, _p(r.p_value), Cell(f"{df:.4g}", float(df)))
+        for r, df in zip(term_rows(fit), fit.df, strict=True)
+    ]  # fmt: skip
+    columns = ("Term", "Estimate", "Std. error", "95% confidence set", "t", "p", "df")
     kind = f" ({fit.small_sample})" if fit.small_sample else ""
-    caption = f"{fit_label(fit)} covariance{kind}, t with {fit.df_resid:g} degrees of freedom"
+    source = "site scores" if fit.interval == "score" else "estimate and standard error"
+    caption = f"{fit_label(fit)}: {fit.cov_type} covariance{kind}, sets and p from {source}"
     return make(caption, columns, rows)
 
 
 def all_estimates(fits: Sequence[Estimate]) -> Table:
     """Mediators and direct effects of every fit (covariates are in estimates.csv)."""
-    named = ("term", "estimate", "std_error", "conf_low", "conf_high")
     rows = [
-        (fit_label(f), *(r[c] for c in named), _p(r["p_value"]), Cell(f"{f.df_resid:g}", f.df_resid))
+        (fit_label(f), r.term, r.estimate, r.std_error, set_words(r.found), _p(r.p_value))
         for f in fits
-        for r in f.tidy().to_dict("records")
-        if r["term"] not in f.design.covariates
+        for r in term_rows(f)
+        if r.term not in f.design.covariates
     ]
-    columns = ("Estimate", "Term", "Coefficient", "Std. error", "95% low", "95% high", "p", "df")
+    columns = ("Estimate", "Term", "Coefficient", "Std. error", "95% confidence set", "p")
     return make("All estimates; the first is the headline", columns, rows)
+
+
+def across_sites(found: Heterogeneity) -> Table | None:
+    """Mean, spread and prediction, mediator by mediator; None where none of them exists.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> across_sites(mm.Study(mm.data.star()).heterogeneity()).rows[0][4].text
+    '-1.790 to -0.5885'
+    """
+    if not (math.isfinite(found.centre.sum()) or math.isfinite(found.spread.sum())):
+        return None
+    ends = found.spread_interval if len(found.mediators) == 1 else [float("nan")] * 2
+    rows = [
+        (m, float(found.centre[j]), float(found.spread[j]), _range(*ends), _range(*found.prediction[j]))
+        for j, m in enumerate(found.mediators)
+    ]
+    columns = ("Mediator", "Mean effect", "Standard deviation across sites", "its 95% interval",
+               "95% interval for a new site")  # fmt: skip
+    return make("How the effects differ between sites, beyond sampling error", columns, rows)
+
+
+def averages(found: Heterogeneity) -> Table | None:
+    """The averages of site effects under different weights; None with a direct effect."""
+    if not found.estimands:
+        return None
+    rows = [
+        (m, e.name, *(("–", e.status) if e.status else (float(e.estimate[j]), float(e.std_errors[j]))))
+        for j, m in enumerate(found.mediators)
+        for e in found.estimands
+    ]
+    return make("Averages under different weights", ("Mediator", "Weights", "Average", "Std. error"), rows)
+
+
+def bias(found: BiasDecomposition) -> Table:
+    """What 2SLS estimates, part by part, and what was observed."""
+    rows: list[Sequence[Any]] = []
+    for j, m in enumerate(found.mediators):
+        rows += [
+            (m, p.name, p.meaning, Cell("–"), p.status)
+            if p.status
+            else (m, p.name, p.meaning, float(p.estimate[j]), float(p.std_errors[j]))
+            for p in found.parts
+        ]
+        rows.append((m, "expected 2SLS", "the sum of these parts", float(found.expected[j]), Cell("")))
+        rows.append((m, "observed 2SLS", "what the data gave", float(found.observed[j]), Cell("")))
+    columns = ("Mediator", "Part", "Meaning", "Size", "Std. error")
+    return make("Why two-stage least squares may miss the average effect", columns, rows)
+
+
+def _range(low: float, high: float) -> str:
+    return "–" if math.isnan(low) else f"{number(float(low))} to {number(float(high))}"
 
 
 def first_stages(fit: Estimate) -> Table:

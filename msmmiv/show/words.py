@@ -11,6 +11,7 @@ from msmmiv.inference.results import Estimate
 
 __all__ = [
     "fit_label",
+    "method_words",
     "number",
     "one_line",
     "p_value",
@@ -21,7 +22,10 @@ __all__ = [
     "unit_words",
 ]
 
-_METHODS = {"2sls": "2SLS", "ols": "OLS"}
+_METHODS = {
+    "2sls": "2SLS", "ols": "OLS", "liml": "LIML", "fuller": "Fuller", "mbtsls": "MBTSLS", "ujive": "UJIVE",
+    "bc_linear": "BC linear", "bc_symmetric": "BC symmetric",
+}  # fmt: skip
 # Joiners inside Persian words and emoji; every other invisible format character is dropped.
 _JOINERS = "\u200c\u200d"
 
@@ -122,11 +126,17 @@ def fit_label(fit: Estimate) -> str:
     Examples
     --------
     >>> import msmmiv as mm
-    >>> fit_label(mm.fit(mm.data.star(), direct_effect=True))
+    >>> fit_label(mm.fit(mm.data.star(), "2sls", direct_effect=True))
     '2SLS + direct effect, cluster'
     """
     direct = " + direct effect" if fit.direct_effect else ""
-    return f"{_METHODS.get(fit.method, fit.method)}{direct}, {fit.cov_type}"
+    scores = " scores" if fit.interval == "score" else ""
+    return f"{method_words(fit)}{direct}, {fit.cov_type}{scores}"
+
+
+def method_words(fit: Estimate) -> str:
+    """The estimator's name as it is written."""
+    return _METHODS.get(fit.method, fit.method)
 
 
 def unit_words(fit: Estimate) -> str:

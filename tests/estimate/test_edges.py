@@ -24,11 +24,11 @@ def test_robust_first_stage_needs_more_clusters_than_arms() -> None:
         rows["t"] * (1 + rows["site"] % 3) + rng.normal(size=48)[rows["cluster"]] + rng.normal(size=len(rows))
     )
     rows["y"] = rows["m"] + rng.normal(size=len(rows))
-    fit = mm.Study(rows, design(["m"], cluster="cluster")).fit()
+    fit = mm.Study(rows, design(["m"], cluster="cluster")).fit("2sls")
     for stage in (fit.reduced_form, *fit.first_stage):
         assert isinstance(stage.f_robust, mm.NotApplicable)
         assert "singular" in stage.f_robust.reason
-    assert isinstance(mm.Study(rows, design(["m"])).fit().first_stage[0].f_robust, mm.TestStatistic)
+    assert isinstance(mm.Study(rows, design(["m"])).fit("2sls").first_stage[0].f_robust, mm.TestStatistic)
 
 
 @pytest.mark.parametrize("source", ["frame", "file"])
@@ -39,7 +39,7 @@ def test_many_covariates(tmp_path: object, source: str) -> None:
     if source == "file":
         data = tmp_path / "d.parquet"  # type: ignore[operator]
         df.to_parquet(data)
-    fit = mm.Study(data, design(["m0"], covariates=x)).fit(cov_type="HC3")
+    fit = mm.Study(data, design(["m0"], covariates=x)).fit("2sls", cov_type="HC3")
     np.testing.assert_allclose(fit.cov, hc(dense(df, ["m0"], covariates=tuple(x)), 2), rtol=1e-7, atol=1e-14)
 
 
@@ -63,15 +63,15 @@ def test_rank_says_why_there_is_no_f() -> None:
 def test_the_clause_on_weights_is_true_of_the_design() -> None:
     df = trial(2, mediators=2, sites=12)
     one = mm.Study(df, design(["m0"]))
-    assert "n p (1 - p) times squared compliance" in one.fit().estimand
+    assert "n p (1 - p) times squared compliance" in one.fit("2sls").estimand
     e = one.effects
     w, g, b = e.weight.to_numpy(), e.compliance["m0"].to_numpy(), e.itt.to_numpy()
-    assert (w * g**2 * (b / g)).sum() / (w * g**2).sum() == pytest.approx(float(one.fit().params["m0"]))
-    free = one.fit(direct_effect=True)
+    assert (w * g**2 * (b / g)).sum() / (w * g**2).sum() == pytest.approx(float(one.fit("2sls").params["m0"]))
+    free = one.fit("2sls", direct_effect=True)
     assert "count negatively" in free.estimand
     away = w * g * (g - np.average(g, weights=w))
     assert (away * (b / g)).sum() / away.sum() == pytest.approx(float(free.params["m0"]))
-    assert "n p (1 - p)" not in mm.Study(df, design(["m0", "m1"])).fit().estimand
+    assert "n p (1 - p)" not in mm.Study(df, design(["m0", "m1"])).fit("2sls").estimand
 
 
 def test_site_effects_with_covariates_are_robust_where_rows_are_held() -> None:
@@ -118,7 +118,7 @@ def test_cluster_means_are_the_rows_of_the_aggregated_table() -> None:
     )
     truth = mm.Study(table, design(["m0", "m1"], weights="size", weight_kind="analytic"))
     for kind in ("classical", "HC1"):
-        ours, theirs = mm.fit(means, cov_type=kind), truth.fit(cov_type=kind)
+        ours, theirs = mm.fit(means, "2sls", cov_type=kind), truth.fit("2sls", cov_type=kind)
         np.testing.assert_allclose(ours.params, theirs.params, rtol=1e-10)
         np.testing.assert_allclose(ours.cov, theirs.cov, rtol=1e-9)
         assert ours.nobs == theirs.nobs
@@ -127,6 +127,6 @@ def test_cluster_means_are_the_rows_of_the_aggregated_table() -> None:
 
 def test_sites_far_apart_are_not_called_constant() -> None:
     df = trial(8, sites=8)
-    plain = mm.Study(df, design(["m0"])).fit().params["m0"]
+    plain = mm.Study(df, design(["m0"])).fit("2sls").params["m0"]
     far = df.assign(m0=df["m0"] + 1e8 * df["site"])
-    assert mm.Study(far, design(["m0"])).fit().params["m0"] == pytest.approx(float(plain), rel=1e-5)
+    assert mm.Study(far, design(["m0"])).fit("2sls").params["m0"] == pytest.approx(float(plain), rel=1e-5)

@@ -220,18 +220,18 @@ def test_fixest(part: str) -> None:
     def same(got: pd.Series, golden: dict[str, float]) -> None:
         np.testing.assert_allclose([got[names[k]] for k in golden], list(golden.values()), rtol=RTOL)
 
-    same(s.fit(cov_type="classical").params, g["coef"])
-    same(s.fit(cov_type="classical").std_errors, g["se_iid"])
-    same(s.fit(cov_type="HC1").std_errors, g["se_hetero"])
-    same(s.fit(cov_type="HC0").std_errors, g["se_hetero_noadj"])
-    same(s.fit(cov_type="cluster").std_errors, g["se_cluster_classroom"])
-    same(s.fit(cov_type="cluster", small_sample="CR0").std_errors, g["se_cluster_classroom_CR0"])
-    same(s.fit(cov_type="site", small_sample="CR1N").std_errors, g["se_cluster_site"])
-    same(s.fit(cov_type="site", small_sample="CR1S").std_errors, g["se_cluster_site_fixefKfull"])
+    same(s.fit("2sls", cov_type="classical").params, g["coef"])
+    same(s.fit("2sls", cov_type="classical").std_errors, g["se_iid"])
+    same(s.fit("2sls", cov_type="HC1").std_errors, g["se_hetero"])
+    same(s.fit("2sls", cov_type="HC0").std_errors, g["se_hetero_noadj"])
+    same(s.fit("2sls", cov_type="cluster").std_errors, g["se_cluster_classroom"])
+    same(s.fit("2sls", cov_type="cluster", small_sample="CR0").std_errors, g["se_cluster_classroom_CR0"])
+    same(s.fit("2sls", cov_type="site", small_sample="CR1N").std_errors, g["se_cluster_site"])
+    same(s.fit("2sls", cov_type="site", small_sample="CR1S").std_errors, g["se_cluster_site_fixefKfull"])
     iid, hetero, cluster = (g[f"fitstat_{k}"] for k in ("iid", "hetero", "cluster_classroom"))
-    classical = s.fit(cov_type="classical")
+    classical = s.fit("2sls", cov_type="classical")
     for kind, golden in (("HC1", hetero), ("cluster", cluster)):
-        fit = s.fit(cov_type=kind)
+        fit = s.fit("2sls", cov_type=kind)
         np.testing.assert_allclose(
             [f.f_robust.stat for f in fit.first_stage],
             [v["stat"] for v in golden["ivwald1"].values()],

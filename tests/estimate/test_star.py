@@ -28,7 +28,7 @@ def test_published_figures(analysis: str) -> None:
     fits = {}
     for kind in kinds:
         try:
-            fits[kind] = mm.fit(moments, cov_type=kind)
+            fits[kind] = mm.fit(moments, "2sls", cov_type=kind)
         except mm.errors.MomentsInsufficient:
             assert analysis == "math_covariates"
             assert kind in ("HC0", "HC1")
@@ -47,7 +47,7 @@ def test_published_figures(analysis: str) -> None:
 
 
 def test_clustered_without_correction() -> None:
-    assert float(mm.fit(mm.data.star(), small_sample="CR0").std_errors.iloc[0]) == pytest.approx(
+    assert float(mm.fit(mm.data.star(), "2sls", small_sample="CR0").std_errors.iloc[0]) == pytest.approx(
         0.27, abs=6e-6
     )
 
@@ -55,7 +55,7 @@ def test_clustered_without_correction() -> None:
 def test_strength_with_classes_as_rows() -> None:
     two = mm.data.star("math_two_mediators")
     assert mm.rank(two).cragg_donald == pytest.approx(23.7796, abs=6e-5)
-    by_class = mm.fit(two.cluster_means(), cov_type="classical")
+    by_class = mm.fit(two.cluster_means(), "2sls", cov_type="classical")
     assert by_class.nobs == 324
     stats = [s.f_classical.stat for s in by_class.first_stage]
     assert stats[0] == pytest.approx(31.7, abs=0.1)
@@ -71,6 +71,6 @@ def test_strength_with_classes_as_rows() -> None:
 
 def test_freeing_the_direct_effect_costs_nearly_all_precision() -> None:
     m = mm.data.star()
-    exclusion, free = mm.fit(m), mm.fit(m, direct_effect=True)
+    exclusion, free = mm.fit(m, "2sls"), mm.fit(m, "2sls", direct_effect=True)
     assert float(free.std_errors["class_size"]) > 3 * float(exclusion.std_errors["class_size"])
     assert m.n.min() >= 4

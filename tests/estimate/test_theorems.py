@@ -198,7 +198,7 @@ def test_three_groups_in_five_sites_give_ten_instruments() -> None:
 def test_late_is_the_same_number_under_another_name() -> None:
     df = trial(2)
     df["m0"] = (df["m0"] > df["m0"].median()).astype(int)
-    ate, late = mm.Study(df, design(df)).fit(), mm.Study(df, design(df, estimand="late")).fit()
+    ate, late = mm.Study(df, design(df)).fit("2sls"), mm.Study(df, design(df, estimand="late")).fit("2sls")
     assert float(ate.params["m0"]) == float(late.params["m0"])
     assert "compliers" in late.estimand
     assert "vii.b" in late.estimand
@@ -287,7 +287,7 @@ def test_wald_test_and_intervals() -> None:
 
 
 def test_results_cannot_be_changed() -> None:
-    fit = mm.fit(mm.data.star())
+    fit = mm.fit(mm.data.star(), "2sls")
     with pytest.raises(AttributeError):
         fit.method = "ols"  # type: ignore[misc]
     with pytest.raises(ValueError, match="read-only"):

@@ -105,7 +105,7 @@ def check_order(m: mm.Moments) -> None:
 
 def fit(data, *, missing="error", direct_effect=False, cov_type=None, **options):
     return mm.Study(data, design(**options), missing=missing).fit(
-        cov_type=cov_type, direct_effect=direct_effect
+        "2sls", cov_type=cov_type, direct_effect=direct_effect
     )
 
 

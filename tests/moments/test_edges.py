@@ -133,7 +133,7 @@ def test_other_columns_are_read_as_text(value, tmp_path):
     m = moments(path)
     assert m.n_sites == 5
     assert all(isinstance(s, str) for s in m.sites)
-    np.testing.assert_allclose(mm.fit(m).params, mm.fit(moments(df)).params)
+    np.testing.assert_allclose(mm.fit(m, "2sls").params, mm.fit(moments(df), "2sls").params)
 
 
 def test_unknown_sites_are_shown_as_they_are():

@@ -201,7 +201,7 @@ def test_two_stage_least_squares_is_the_weighted_line_through_the_origin():
     df = people(10)
     got = effects(df)
     w, g, b = got.weight, got.compliance["m"], got.itt
-    fit = mm.fit(mm.Moments.from_data(df, design()))
+    fit = mm.fit(mm.Moments.from_data(df, design()), "2sls")
     assert fit.params["m"] == pytest.approx((w * g * b).sum() / (w * g * g).sum(), rel=1e-11)
 
 
@@ -231,7 +231,7 @@ def test_a_site_without_the_control_has_no_effects_but_serves_two_stage_least_sq
     assert np.isnan(got.estimates[2]).all()
     assert np.isnan(got.cov[2]).all()
     assert np.isfinite(got.estimates[[0, 1, 3, 4]]).all()
-    fit = mm.fit(mm.Moments.from_data(df, design(control="none")))
+    fit = mm.fit(mm.Moments.from_data(df, design(control="none")), "2sls")
     assert fit.n_instruments == 9
     assert np.isfinite(fit.params).all()
     table = fit.first_stage[0].coefficients

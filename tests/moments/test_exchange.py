@@ -126,7 +126,7 @@ def test_bool_arms_keep_their_kind(tmp_path):
 
 def test_estimates_from_the_file_are_identical(tmp_path):
     m = moments(people(6, mediators=2), mediators=["m", "m2"], cluster="c")
-    a, b = mm.fit(m), mm.fit(mm.Moments.load(m.save(tmp_path / "m.parquet")))
+    a, b = mm.fit(m, "2sls"), mm.fit(mm.Moments.load(m.save(tmp_path / "m.parquet")), "2sls")
     assert a.params.equals(b.params)
     assert a.cov.equals(b.cov)
 

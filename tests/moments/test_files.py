@@ -79,8 +79,12 @@ def test_names_that_would_collide_in_the_table_are_refused(frame: pd.DataFrame) 
 
 def test_a_covariate_that_equals_outcome_or_mediator(frame: pd.DataFrame) -> None:
     df = frame.assign(x=frame["y"], z=frame["m"])
-    fit = mm.Study(df, mm.Design(outcome="y", treatment="t", mediators="m", site="s", covariates=["x"])).fit()
+    fit = mm.Study(df, mm.Design(outcome="y", treatment="t", mediators="m", site="s", covariates=["x"])).fit(
+        "2sls"
+    )
     assert isinstance(fit.reduced_form.f_classical, mm.NotApplicable)
     assert "fit y exactly" in fit.reduced_form.f_classical.reason
     with pytest.raises(mm.errors.RankDeficientError, match="other mediators and covariates"):
-        mm.Study(df, mm.Design(outcome="y", treatment="t", mediators="m", site="s", covariates=["z"])).fit()
+        mm.Study(df, mm.Design(outcome="y", treatment="t", mediators="m", site="s", covariates=["z"])).fit(
+            "2sls"
+        )

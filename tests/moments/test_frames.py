@@ -81,8 +81,8 @@ def test_labels_are_the_same_from_files(kind, source, tmp_path):
 def test_the_whole_fit_is_the_same_from_files(source, tmp_path):
     df = people(3, mediators=2)
     d = design(mediators=["m", "m2"], covariates=["x"], block="b")
-    a = mm.Study(df, d).fit(cov_type="HC3")
-    b = mm.Study(stored(df, tmp_path, source), d).fit(cov_type="HC3")
+    a = mm.Study(df, d).fit("2sls", cov_type="HC3")
+    b = mm.Study(stored(df, tmp_path, source), d).fit("2sls", cov_type="HC3")
     np.testing.assert_allclose(b.params, a.params, rtol=1e-10)
     np.testing.assert_allclose(b.cov, a.cov, rtol=1e-9)
 
@@ -111,7 +111,7 @@ def test_data_are_never_changed():
     df.loc[[3, 8], "y"] = np.nan
     before = df.copy(deep=True)
     study = mm.Study(df, design(covariates=["x"], weights="w", weight_kind="analytic"))
-    study.fit(cov_type="HC2")
+    study.fit("2sls", cov_type="HC2")
     pd.testing.assert_frame_equal(df, before)
 
 
@@ -154,8 +154,8 @@ def test_columns_may_have_any_name_in_any_role(turn, tmp_path):
     renamed = df.rename(columns={"y": y, "m": m, "x": x, "s": s, "t": t})
     options = {"outcome": y, "mediators": [m], "covariates": [x], "site": s, "treatment": t}
     study = mm.Study(renamed, design(**options))
-    want = mm.Study(df, design(covariates=["x"])).fit(cov_type="HC3")
-    np.testing.assert_array_equal(study.fit(cov_type="HC3").cov.to_numpy(), want.cov.to_numpy())
+    want = mm.Study(df, design(covariates=["x"])).fit("2sls", cov_type="HC3")
+    np.testing.assert_array_equal(study.fit("2sls", cov_type="HC3").cov.to_numpy(), want.cov.to_numpy())
     assert study.flow.incomplete == 1
     assert dict(study.flow.missing) == {y: 1, m: 1, x: 1}
     for ending in ("csv", "parquet"):
@@ -233,8 +233,8 @@ def test_labels_of_odd_kinds(make, first, tmp_path):
     odd = df.assign(s=[make(int(v)) for v in df["s"]])
     study = mm.Study(odd, design(covariates=["x"]))
     assert study.moments.sites[0] == first
-    want = mm.Study(df, design(covariates=["x"])).fit(cov_type="HC2")
-    np.testing.assert_allclose(study.fit(cov_type="HC2").cov, want.cov, rtol=1e-12)
+    want = mm.Study(df, design(covariates=["x"])).fit("2sls", cov_type="HC2")
+    np.testing.assert_allclose(study.fit("2sls", cov_type="HC2").cov, want.cov, rtol=1e-12)
     path = study.moments.save(tmp_path / "m.csv")
     assert mm.Moments.load(path).equals(study.moments, rtol=0)
 
@@ -243,8 +243,8 @@ def test_second_passes_find_sites_of_mixed_labels():
     df = people(17)
     mixed = df.assign(s=[f"{v}" if i % 2 else v for i, v in enumerate(df["s"])])
     for kind in ("HC0", "HC3"):
-        want = mm.Study(df, design(covariates=["x"])).fit(cov_type=kind)
-        got = mm.Study(mixed, design(covariates=["x"])).fit(cov_type=kind)
+        want = mm.Study(df, design(covariates=["x"])).fit("2sls", cov_type=kind)
+        got = mm.Study(mixed, design(covariates=["x"])).fit("2sls", cov_type=kind)
         np.testing.assert_allclose(got.cov, want.cov, rtol=1e-12)
 
 
@@ -310,7 +310,7 @@ def test_offsets_and_units_move_no_estimate(source, options, tmp_path):
     data = moved if source == "pandas" else stored(moved, tmp_path, source)
     near, away = mm.Study(df, design(**options)), mm.Study(data, design(**options))
     for kind in ("classical", "HC1", "HC3", "site"):
-        a, b = near.fit(cov_type=kind), away.fit(cov_type=kind)
+        a, b = near.fit("2sls", cov_type=kind), away.fit("2sls", cov_type=kind)
         unit = pd.Series({t: 1e-6 if t == "m" else 1.0 for t in a.terms})
         np.testing.assert_allclose(b.params * unit, a.params, rtol=1e-6)
         np.testing.assert_allclose(b.std_errors * unit, a.std_errors, rtol=1e-6)

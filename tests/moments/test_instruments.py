@@ -34,7 +34,7 @@ def test_sites_give_a_column_for_each_arm_they_have():
     z = mm.site_by_treatment(df, design(control="none"))
     assert z.shape == (len(df), 9)
     assert "t[A]:s[2]" not in z
-    assert mm.fit(mm.Moments.from_data(df, design(control="none"))).n_instruments == 9
+    assert mm.fit(mm.Moments.from_data(df, design(control="none")), "2sls").n_instruments == 9
 
 
 def test_a_dose_keeps_its_values():

@@ -27,7 +27,7 @@ unit = st.floats(1e-4, 1e4).flatmap(lambda v: st.sampled_from([v, -v]))
 
 def fits(df, d, kinds=EVERY, **options):
     study = mm.Study(df, d)
-    return {k: study.fit(cov_type=k, **options) for k in kinds}
+    return {k: study.fit("2sls", cov_type=k, **options) for k in kinds}
 
 
 @given(a=shift, b=unit, c=shift, e=unit)
@@ -113,8 +113,8 @@ def test_merged_sources_give_the_fit_of_the_whole(kind):
     df = people(6, mediators=2)
     d = design(mediators=["m", "m2"], cluster="c", block="b")
     parts = [mm.Moments.from_data(p, d) for _, p in df.groupby(df.index % 3)]
-    whole = mm.fit(mm.Moments.from_data(df, d), cov_type=kind)
-    merged = mm.fit(parts[0] + parts[1] + parts[2], cov_type=kind)
+    whole = mm.fit(mm.Moments.from_data(df, d), "2sls", cov_type=kind)
+    merged = mm.fit(parts[0] + parts[1] + parts[2], "2sls", cov_type=kind)
     np.testing.assert_allclose(merged.params, whole.params, rtol=1e-11)
     np.testing.assert_allclose(merged.cov, whole.cov, rtol=1e-10)
 
@@ -126,27 +126,27 @@ def test_a_row_alone_in_its_block_adds_nothing(kind, options, source, tmp_path):
     df = people(7)
     lone = df.iloc[[0]].assign(b=99)
     d = design(block="b", **options)
-    a = mm.Study(df, d).fit(cov_type=kind)
+    a = mm.Study(df, d).fit("2sls", cov_type=kind)
     more = pd.concat([df, lone], ignore_index=True)
     if source == "parquet":
         more.to_parquet(tmp_path / "rows.parquet")
         more = tmp_path / "rows.parquet"
-    b = mm.Study(more, d).fit(cov_type=kind)
+    b = mm.Study(more, d).fit("2sls", cov_type=kind)
     np.testing.assert_allclose(b.params, a.params, rtol=1e-10)
     np.testing.assert_allclose(b.cov, a.cov, rtol=1e-9)
 
 
 def test_relabelling_changes_nothing():
     df = people(8, arms=("none", "A", "B"))
-    a = mm.Study(df, design(control="none")).fit(cov_type="HC2", direct_effect=True)
+    a = mm.Study(df, design(control="none")).fit("2sls", cov_type="HC2", direct_effect=True)
     other = df.assign(s=df["s"].map("x{}".format), t=df["t"].map({"none": 7, "A": 3, "B": 5}))
-    b = mm.Study(other, design(control=7)).fit(cov_type="HC2", direct_effect=True)
+    b = mm.Study(other, design(control=7)).fit("2sls", cov_type="HC2", direct_effect=True)
     np.testing.assert_allclose(b.cov.to_numpy(), a.cov.to_numpy(), rtol=1e-11)
     assert b.terms == ("m", "direct_effect[3]", "direct_effect[5]")
 
 
 def test_which_arm_is_the_control_does_not_move_the_mediator_effect():
     df = people(9, arms=("none", "A", "B"))
-    a, b = (mm.Study(df, design(control=c)).fit(cov_type="HC1") for c in ("none", "B"))
+    a, b = (mm.Study(df, design(control=c)).fit("2sls", cov_type="HC1") for c in ("none", "B"))
     np.testing.assert_allclose(b.cov, a.cov, rtol=1e-10)
     np.testing.assert_allclose(b.params, a.params, rtol=1e-10)

@@ -37,10 +37,17 @@ def test_estimates_are_the_fits(files, two):
     table = pd.read_csv(files["estimates"])
     expected = pd.concat([f.tidy() for f in two.fits], ignore_index=True)
     for column in ("estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"):
-        assert table[column].to_numpy() == pytest.approx(expected[column].to_numpy(), rel=1e-12)
+        assert table[column].to_numpy() == pytest.approx(expected[column].to_numpy(), rel=1e-12, nan_ok=True)
     assert table["term"].tolist() == expected["term"].tolist()
-    assert table.columns[-2:].tolist() == ["direct_effect", "small_sample"]
-    assert table.groupby("direct_effect")["term"].count().to_dict() == {False: 6, True: 3}
+    more = ["direct_effect", "small_sample", "interval", "set", "shape", "status", "rule"]
+    assert table.columns[-7:].tolist() == more
+    free = {
+        f.direct_effect: sum(len(g.terms) for g in two.fits if g.direct_effect == f.direct_effect)
+        for f in two.fits
+    }
+    assert table.groupby("direct_effect")["term"].count().to_dict() == free
+    assert table["set"][0] == str(two.headline.confidence_set("m1"))
+    assert table["rule"][0] == two.headline.rule != ""
 
 
 def test_site_effects_are_the_effects(files, two):
@@ -66,6 +73,12 @@ def test_results_are_strict_json(files, two):
     assert mm.SampleFlow.from_dict(found["flow"]) == two.moments.flow
     assert len(found["fits"]) == len(two.fits)
     for kept, fit in zip(found["fits"], two.fits, strict=True):
+        assert (kept["status"], kept["rule"]) == (fit.status, fit.rule)
+        assert len(kept["terms"]) == len(fit.terms)
+        assert {"set", "shape", "pieces"} <= set(kept["terms"][0])
+        if fit.status:
+            assert [t["estimate"] for t in kept["terms"]] == [None] * len(fit.terms)
+            continue
         assert [t["estimate"] for t in kept["terms"]] == pytest.approx(fit.coefficients, rel=1e-12)
         assert np.allclose(kept["covariance"], fit.covariance, rtol=1e-12, atol=0)
     assert found["rank"]["cragg_donald"] == pytest.approx(two.rank.cragg_donald, rel=1e-12)
@@ -117,7 +130,9 @@ def test_summary_has_no_line_over_100_columns(one, two, hostile, three_arms):
 
 def test_summary_says_what_was_skipped(tmp_path):
     analysis = mm.Study(trial(["a", "b"], n=40), design("m1")).analysis()
-    assert len(analysis.skipped) == 1
+    assert [reason.partition(":")[0] for reason in analysis.skipped] == [
+        f"estimator={name!r}, cov_type='site'" for name in ("2sls", "ujive", "liml", "bc_linear")
+    ]
     assert "Not computed: estimator='2sls', cov_type='site': 2 sites" in summary_text(analysis)
     assert "2 sites" in write_outputs(analysis, tmp_path)["report"].read_text(encoding="utf-8")
 

@@ -26,6 +26,8 @@ CASES = {
     "blocks and weights": {
         "roles": {"mediators": ("m1",), "block": "b", "weights": "w", "weight_kind": "analytic"}, "cov_type": "site",
     },
+    "by name": {"roles": {"mediators": ("m1",)}, "estimator": "liml", "cov_type": "bekker"},
+    "site scores": {"roles": {"mediators": ("m1", "m2")}, "estimator": "ujive", "interval": "score"},
     "dose": {
         "roles": {"mediators": ("m1",), "treatment_kind": "continuous"}, "arms": (0.0, 1.5, 4.0), "direct_effect": True,
     },
@@ -51,9 +53,9 @@ def test_linearmodels_lines_give_the_same_coefficients(name, tmp_path):
     last = code.splitlines()[-1]
     code = code.replace(last, "result = " + re.fullmatch(r"print\((.*)\)", last)[1])
     exec(code, {"df": rows}, found)  # noqa: S102 - our own lines are what is tested
-    expected = analysis.headline.params
+    expected = analysis.two_stage.params
     assert found["result"].params[expected.index].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-7)
-    ratio = found["result"].std_errors[expected.index] / analysis.headline.std_errors
+    ratio = found["result"].std_errors[expected.index] / analysis.two_stage.std_errors
     assert ratio.to_numpy() == pytest.approx(np.full(len(ratio), ratio.iloc[0]), rel=1e-6)
 
 
@@ -88,16 +90,16 @@ def test_the_command_gives_the_same_estimates(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "stata", "r"),
     [
-        ("plain", "ivreghdfe y (m1 = ibn.s#c.t), absorb(s) robust",
-         'feols(y ~ 1 | s | m1 ~ i(s, t), data = df, vcov = "hetero")'),
-        ("covariate and clusters", "ivreghdfe y x (m1 m2 = ibn.s#c.t), absorb(s) cluster(class)",
-         "feols(y ~ x | s | m1 + m2 ~ i(s, t), data = df, vcov = ~class)"),
-        ("three arms, direct", "ivreghdfe y i(1 2).t (m1 m2 = ibn.s#i(1 2).t), absorb(s) robust",
-         'feols(y ~ i(t, ref = "c") | s | m1 + m2 ~ i(s, i.t, ref2 = "c"), data = df, vcov = "hetero")'),
+        ("plain", "ivreghdfe y (m1 = ibn.s#c.t), absorb(s) cluster(s)",
+         "feols(y ~ 1 | s | m1 ~ i(s, t), data = df, vcov = ~s)"),
+        ("covariate and clusters", "ivreghdfe y x (m1 m2 = ibn.s#c.t), absorb(s) cluster(s)",
+         "feols(y ~ x | s | m1 + m2 ~ i(s, t), data = df, vcov = ~s)"),
+        ("three arms, direct", "ivreghdfe y i(1 2).t (m1 m2 = ibn.s#i(1 2).t), absorb(s) cluster(s)",
+         'feols(y ~ i(t, ref = "c") | s | m1 + m2 ~ i(s, i.t, ref2 = "c"), data = df, vcov = ~s)'),
         ("blocks and weights", "ivreghdfe y (m1 = ibn.s#c.t) [aw=w], absorb(i.s#i.b) cluster(s)",
          "feols(y ~ 1 | s^b | m1 ~ i(s, t), data = df, weights = ~w, vcov = ~s)"),
-        ("dose", "ivreghdfe y c.t (m1 = ibn.s#c.t), absorb(s) robust",
-         'feols(y ~ t | s | m1 ~ i(s, t), data = df, vcov = "hetero")'),
+        ("dose", "ivreghdfe y c.t (m1 = ibn.s#c.t), absorb(s) cluster(s)",
+         "feols(y ~ t | s | m1 ~ i(s, t), data = df, vcov = ~s)"),
     ],
 )  # fmt: skip
 def test_lines_for_stata_and_r(name, stata, r, tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from msmmiv.errors import DataError
 from msmmiv.inference.results import Estimate
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.sets import set_words, shape_of, term_rows, why
 from msmmiv.show.words import fit_label, number, one_line
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ ACROSS = 3
 
 
 def estimates(fits: Sequence[Estimate]) -> Picture:
-    """Coefficients of mediators and direct effects with 95% intervals, one panel per term.
+    """Coefficients of mediators and direct effects with 95% confidence sets, one panel per term.
+
+    A bounded set is a bar, an unbounded one goes to the edge and ends in an arrow, a set in two pieces is two bars
+    with a gap, an empty set and a fit without any set are words. Axes reach as far as finite ends and estimates.
 
     Parameters
     ----------
@@ -31,6 +36,9 @@ def estimates(fits: Sequence[Estimate]) -> Picture:
     Returns
     -------
     Picture
+        ``data`` has one row per fit, term and piece of the set, ends in ``lower`` and ``upper``; a fit whose set is
+        empty, or who has none, has one row with both ends NaN. ``shape`` is that of the whole set ("none" where there
+        is no set), ``status`` says why there is no point estimate.
 
     Raises
     ------
@@ -42,35 +50,44 @@ def estimates(fits: Sequence[Estimate]) -> Picture:
     >>> import msmmiv as mm
     >>> from msmmiv.show.plots import estimates
     >>> m = mm.data.star()
-    >>> picture = estimates([mm.fit(m), mm.fit(m, direct_effect=True)])
-    >>> picture.data[["term", "fit"]].values.tolist()[-1]
-    ['direct_effect', '2SLS + direct effect, cluster']
+    >>> picture = estimates([mm.fit(m, "2sls"), mm.fit(m, "2sls", direct_effect=True)])
+    >>> picture.data[["term", "fit", "shape"]].values.tolist()[-1]
+    ['direct_effect', '2SLS + direct effect, cluster', 'interval']
     """
     if not fits:
         raise DataError("estimates() needs at least one fit.")
-    frame = pd.concat([_rows(i, fit) for i, fit in enumerate(fits)], ignore_index=True)
+    frame = pd.DataFrame([row for i, fit in enumerate(fits) for row in _rows(i, fit)])
     terms = list(dict.fromkeys(frame["term"]))
     with drawing():
         from matplotlib.figure import Figure
 
         across = min(len(terms), ACROSS)
         down = -(-len(terms) // across)
-        size = (1.9 + 2.1 * across, down * (0.95 + 0.34 * len(fits)))
+        names = [fit_label(f) for f in fits]
+        size = (0.6 + 0.07 * max(map(len, names)) + 2.1 * across, down * (0.95 + 0.34 * len(fits)))
         figure = Figure(figsize=size, layout="constrained")
         panels: list[Any] = list(figure.subplots(down, across, sharey=True, squeeze=False).ravel())
         for axes, term in zip(panels, terms, strict=False):
             _panel(axes, frame[frame["term"] == term], term, len(fits))
         for axes in panels[len(terms) :]:
             axes.set_visible(False)
-        panels[0].set_yticks(range(len(fits))[::-1], [fit_label(f) for f in fits])
+        panels[0].set_yticks(range(len(fits))[::-1], names)
         finished(figure)
     caption = (
-        f"Coefficients with 95% intervals; the diamond is the headline. Outcome: {one_line(fits[0].design.outcome)}. "
-        "The panels have scales of their own."
+        f"Coefficients with 95% confidence sets; the diamond is the headline. Outcome: "
+        f"{one_line(fits[0].design.outcome)}. The panels have scales of their own."
     )
+    if frame["shape"].isin(["ray", "two rays", "whole line", "union"]).any():
+        caption += (
+            " A bar that ends in an arrow has no end on that side: the data do not bound the effect there."
+        )
+    for fit in fits:
+        caption += f" {fit_label(fit)} has no point estimate: {why(fit)}." if fit.status else ""
     told = [
-        f"{one_line(term)}, {name}: {number(b)} ({number(low)} to {number(high)})"
-        for term, name, b, low, high in frame[["term", "fit", "estimate", "conf_low", "conf_high"]].to_numpy()
+        f"{one_line(r.term)}, {fit_label(f)}: {number(r.estimate)} ({set_words(r.found)})"
+        for f in fits
+        for r in term_rows(f)
+        if r.term not in f.design.covariates
     ]
     return Picture(
         "estimates", figure, frame.drop(columns="order"), caption, f"Estimates. {'; '.join(told)}."
@@ -79,20 +96,60 @@ def estimates(fits: Sequence[Estimate]) -> Picture:
 
 def _panel(axes: Axes, part: pd.DataFrame, term: str, rows: int) -> None:
     place = rows - 1 - part["order"].to_numpy()
+    low, high, points = (part[c].to_numpy(dtype=float) for c in ("lower", "upper", "estimate"))
+    left, right = _limits(np.concatenate([low, high, points]))
     axes.axvline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
-    axes.hlines(place, part["conf_low"], part["conf_high"], color=INK["bar"], linewidth=1.4, zorder=2)
+    drawn = ~np.isnan(low)
+    axes.hlines(
+        place[drawn], np.maximum(low, left)[drawn], np.minimum(high, right)[drawn], color=INK["bar"], linewidth=1.4,
+        zorder=2,
+    )  # fmt: skip
+    arrow: dict[str, Any] = {"color": INK["bar"], "markersize": 6, "clip_on": False, "zorder": 2}
+    for open_, edge, marker in ((low == -np.inf, left, "<"), (high == np.inf, right, ">")):
+        if open_.any():
+            axes.plot(np.full(open_.sum(), edge), place[open_], marker, **arrow)
+    for y, shape, point in zip(place[~drawn], part["shape"][~drawn], points[~drawn], strict=True):
+        alone = np.isnan(point)
+        words = "empty" if shape == "empty" else "no estimate, no set" if alone else "no set"
+        axes.text(
+            0.5, y if alone else y + 0.15, words, transform=axes.get_yaxis_transform(), ha="center",
+            va="center" if alone else "bottom", fontsize=7.5, style="italic", color=INK["axis"],
+        )  # fmt: skip
     # The first row is the headline; it differs by shape as well as by colour.
     first = (part["order"] == 0).to_numpy()
-    axes.plot(part["estimate"][first], place[first], "D", color=INK["line"], markersize=6, zorder=3)
-    axes.plot(part["estimate"][~first], place[~first], "o", color=INK["point"], markersize=5, zorder=3)
+    axes.plot(points[first], place[first], "D", color=INK["line"], markersize=6, zorder=3)
+    axes.plot(points[~first], place[~first], "o", color=INK["point"], markersize=5, zorder=3)
+    axes.set_xlim(left, right)
     axes.set_ylim(-0.6, rows - 0.4)
+    if not np.isfinite([*low, *high, *points]).any():
+        axes.set_xticks([0.0])  # nothing has a scale here
     axes.set_xlabel(label(term, 26))
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=8)  # room for arrows
     axes.grid(axis="x", color="#E6E8EB", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
 
 
-def _rows(order: int, fit: Estimate) -> pd.DataFrame:
-    tidy = fit.tidy()
-    kept = tidy[~tidy["term"].isin(fit.design.covariates)]
-    return kept.assign(fit=fit_label(fit), order=order)
+def _limits(values: Any) -> tuple[float, float]:
+    """From the finite ends and point estimates, zero among them, with room for the markers."""
+    finite = [0.0, *values[np.isfinite(values)]]
+    left, right = min(finite), max(finite)
+    if left == right:
+        return -1.0, 1.0
+    return left - 0.07 * (right - left), right + 0.07 * (right - left)
+
+
+def _rows(order: int, fit: Estimate) -> list[dict[str, Any]]:
+    out = []
+    for row in term_rows(fit):
+        if row.term in fit.design.covariates:
+            continue
+        pieces = row.found.intervals if row.found is not None else ()
+        out += [
+            {
+                "term": row.term, "estimate": row.estimate, "std_error": row.std_error, "lower": low, "upper": high,
+                "shape": shape_of(row.found), "fit": fit_label(fit), "method": fit.method, "cov_type": fit.cov_type,
+                "status": fit.status or "", "order": order,
+            }
+            for low, high in pieces or [(float("nan"), float("nan"))]
+        ]  # fmt: skip
+    return out

@@ -21,7 +21,8 @@ def gallery(analysis: Analysis) -> tuple[Picture, ...]:
     >>> [p.name for p in gallery(mm.Study(mm.data.star()).analysis())]
     ['estimates', 'site_scatter', 'forest']
     """
-    effects, fit = analysis.effects, analysis.headline
+    # A line needs a slope: where the headline has no point estimate the pictures show 2SLS, and say so.
+    effects, fit = analysis.effects, analysis.two_stage if analysis.headline.status else analysis.headline
     one = len(effects.mediators) == 1
     across = (site_scatter(effects, fit),) if one else partial_plots(effects, fit)
     return (estimates(analysis.fits), *across, forest(effects))

@@ -51,7 +51,7 @@ def site_scatter(effects: SiteEffects, fit: Estimate) -> Picture:
     >>> import msmmiv as mm
     >>> from msmmiv.show.plots import site_scatter
     >>> study = mm.Study(mm.data.star())
-    >>> site_scatter(study.effects, study.fit()).data.columns.tolist()
+    >>> site_scatter(study.effects, study.fit("2sls")).data.columns.tolist()
     ['site', 'x', 'y', 'x_se', 'y_se', 'weight']
     """
     if len(effects.mediators) != 1:
@@ -105,7 +105,7 @@ def partial_plots(effects: SiteEffects, fit: Estimate) -> tuple[Picture, ...]:
     >>> import msmmiv as mm
     >>> from msmmiv.show.plots import partial_plots
     >>> study = mm.Study(mm.data.star("math_two_mediators"))
-    >>> fit = study.fit()
+    >>> fit = study.fit("2sls")
     >>> data = partial_plots(study.effects, fit)[1].data
     >>> slope = (data.x_weighted * data.y_weighted).sum() / (data.x_weighted**2).sum()
     >>> bool(abs(slope - fit.params["tch_exp"]) < 1e-10)
@@ -236,7 +236,7 @@ def _draw(axes: Axes, frame: pd.DataFrame, effects: SiteEffects, slope: float, i
             edgecolors=INK[ink],
             **style,
         )
-        if i == 0 or intercepts.any():
+        if np.isfinite(slope) and (i == 0 or intercepts.any()):
             own = INK[ink] if len(arms) > 1 and intercepts.any() else INK["line"]
             axes.plot(span, intercepts[i] + slope * span, color=own, linewidth=1.8, zorder=4)
     parallel = len(arms) > 1 and bool(intercepts.any())
@@ -267,8 +267,15 @@ def _unit(effects: SiteEffects) -> str:
 
 
 def _adjusted(fit: Estimate) -> str:
-    if fit.method != "2sls":
+    if fit.status:
+        return "There is no line: this fit has no point estimate."
+    if fit.method == "ols":
         return "It is not the line of best fit through these points: least squares uses all variation inside sites."
+    if fit.method != "2sls":
+        return (
+            "It is not the line of best fit through these points: it allows for the sampling error of the effects on "
+            "the mediator, which flattens that line."
+        )
     if fit.design.covariates:
         return (
             "The points are adjusted for the covariates; the line is the exact 2SLS one, whose weights differ a "

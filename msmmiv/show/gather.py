@@ -1,0 +1,157 @@
+"""How the parts of an analysis are gathered: which fits are compared, and what is said where a part is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import pandas as pd
+
+from msmmiv.diagnose.heterogeneity import Heterogeneity
+from msmmiv.diagnose.rank import RankReport
+from msmmiv.errors import MsmmivError
+from msmmiv.estimate import Estimator, Method
+from msmmiv.estimate.bias import BiasDecomposition
+from msmmiv.inference.confidence_set import ConfidenceSet
+from msmmiv.inference.covariance import CovType
+from msmmiv.inference.results import Estimate, Interval
+from msmmiv.inference.tests import NotApplicable
+from msmmiv.moments.cells import Moments
+from msmmiv.moments.effects import SiteEffects
+from msmmiv.show.analysis import Analysis
+from msmmiv.show.words import one_line
+
+__all__ = ["Asked", "gather"]
+
+#: Sites up to which Anderson-Rubin sets are computed unasked: one effect between sites; several.
+AR_SITES, AR_SITES_SEVERAL = 2000, 200
+
+T = TypeVar("T")
+
+
+class Asked(Protocol):
+    """What is asked of a study (`msmmiv.Study`), which stands above this room."""
+
+    source: str
+    moments: Moments
+
+    @property
+    def effects(self) -> SiteEffects: ...  # noqa: D102
+
+    def fit(  # noqa: D102
+        self, estimator: Method | Estimator | None = None, *, cov_type: CovType | None = None,
+        direct_effect: bool = False, interval: Interval = "wald",
+    ) -> Estimate: ...  # fmt: skip
+
+    def anderson_rubin_set(self, term: str, *, direct_effect: bool = False) -> ConfidenceSet: ...  # noqa: D102
+
+    def heterogeneity(self, *, direct_effect: bool = False) -> Heterogeneity: ...  # noqa: D102
+
+    def bias_decomposition(self) -> BiasDecomposition: ...  # noqa: D102
+
+    def rank(self, *, direct_effect: bool = False) -> RankReport: ...  # noqa: D102
+
+
+def gather(
+    study: Asked,
+    *,
+    title: str | None,
+    estimator: Method | Estimator | None,
+    cov_type: CovType | None,
+    direct_effect: bool,
+    interval: Interval,
+) -> Analysis:
+    """The analysis of a study; `Study.analysis` is the public way."""
+    if estimator is None and cov_type is not None:
+        estimator = "2sls"
+    headline = study.fit(estimator, cov_type=cov_type, direct_effect=direct_effect, interval=interval)
+    fits, skipped = _compared(study, headline, cov_type)
+    # `fit` has already succeeded with these moments, so plain 2SLS is among them.
+    two_stage = next(f for f in fits if f.method == "2sls" and f.direct_effect == direct_effect)
+    design = study.moments.design
+    return Analysis(
+        title=title or f"Effects of {', '.join(design.mediators)} on {design.outcome}",
+        source=study.source, moments=study.moments, effects=study.effects, headline=headline,
+        two_stage=two_stage, fits=fits, skipped=skipped, rank=study.rank(direct_effect=direct_effect),
+        anderson_rubin=tuple(_anderson_rubin(study, m, direct_effect=direct_effect) for m in design.mediators),
+        heterogeneity=_or_reason("Heterogeneity", lambda: study.heterogeneity(direct_effect=direct_effect)),
+        bias=_or_reason("Bias decomposition", study.bias_decomposition),
+        leave_one_out=_leave_one_out(study, headline),
+    )  # fmt: skip
+
+
+def _compared(
+    study: Asked, headline: Estimate, cov_type: CovType | None
+) -> tuple[tuple[Estimate, ...], tuple[str, ...]]:
+    """The headline and what stands beside it, no fit twice, and the reasons for those that cannot be had."""
+    free = headline.direct_effect
+    fits: dict[tuple[Any, ...], Estimate] = {}
+    skipped: list[str] = []
+    for fit in (headline, *headline.beside):
+        fits.setdefault(_key(fit), fit)
+    wanted: list[dict[str, Any]] = [
+        {"estimator": "2sls", "cov_type": cov_type, "direct_effect": free},
+        {"estimator": "2sls", "direct_effect": free},
+        {"estimator": "2sls", "cov_type": "site", "direct_effect": free},
+        {"direct_effect": free},
+        {"estimator": "ujive", "cov_type": "site", "direct_effect": free},
+        {"estimator": "liml", "cov_type": "site", "direct_effect": free},
+        *([] if free else [{"estimator": "bc_linear", "cov_type": "site"}]),
+        {"estimator": "ols", "cov_type": cov_type, "direct_effect": free},
+        {"estimator": "2sls", "cov_type": cov_type, "direct_effect": not free},
+        {"direct_effect": not free},
+    ]
+    seen: set[str] = set()
+    for options in wanted:
+        words = ", ".join(f"{k}={v!r}" for k, v in options.items() if v) or "by rule"
+        if words in seen:
+            continue
+        seen.add(words)
+        try:
+            fit = study.fit(**options)
+        except MsmmivError as error:
+            skipped.append(f"{words}: {one_line(error)}")
+            continue
+        if options.get("estimator") == "ujive" and any(_twin(fit, f) for f in fits.values()):
+            continue  # by rule, with the interval that fits the strength of the instruments
+        fits.setdefault(_key(fit), fit)
+    return tuple(fits.values()), tuple(skipped)
+
+
+def _key(fit: Estimate) -> tuple[Any, ...]:
+    return fit.method, fit.cov_type, fit.small_sample, fit.interval, fit.direct_effect
+
+
+def _twin(fit: Estimate, other: Estimate) -> bool:
+    return (fit.method, fit.cov_type, fit.direct_effect) == (
+        other.method,
+        other.cov_type,
+        other.direct_effect,
+    )
+
+
+def _or_reason(name: str, made: Callable[[], T]) -> T | NotApplicable:
+    try:
+        return made()
+    except MsmmivError as error:
+        return NotApplicable(name, one_line(error))
+
+
+def _anderson_rubin(study: Asked, term: str, *, direct_effect: bool) -> ConfidenceSet | NotApplicable:
+    several = len(study.moments.design.mediators) > 1 or direct_effect
+    most, sites = AR_SITES_SEVERAL if several else AR_SITES, study.moments.n_sites
+    if sites > most:
+        ask = f"anderson_rubin_set({term!r}{', direct_effect=True' if direct_effect else ''})"
+        return NotApplicable(term, f"with {sites:,} sites it takes long; ask for it with study.{ask}")
+    return _or_reason(term, lambda: study.anderson_rubin_set(term, direct_effect=direct_effect))
+
+
+def _leave_one_out(study: Asked, fit: Estimate) -> pd.DataFrame | NotApplicable:
+    """`Study.leave_one_out` for the headline's own estimator, from the equations that it already holds."""
+    name = "Leave-one-out"
+    if fit.status is not None:
+        return NotApplicable(name, "there is no point estimate to begin with")
+    if fit.equations is None:
+        return NotApplicable(name, "the headline's estimator does not solve one equation per site")
+    index = pd.Index(study.moments.sites, name="left_out")
+    return pd.DataFrame(fit.equations.jackknife(), index, columns=list(fit.equations.terms))
