@@ -10,7 +10,7 @@ from msmmiv.diagnose.heterogeneity import Heterogeneity, heterogeneity
 from msmmiv.diagnose.rank import RankReport, rank
 from msmmiv.estimate import estimating_equations, fit
 from msmmiv.estimate.bias import BiasDecomposition, bias_decomposition
-from msmmiv.estimate.corrected import BCLinear, BCSymmetric
+from msmmiv.estimate.corrected import BCLinear, BCSymmetric, corrected_iv
 from msmmiv.estimate.kclass import Fuller
 from msmmiv.inference.bootstrap import WildTest, wild_set, wild_test
 from msmmiv.inference.confidence_set import ConfidenceSet
@@ -49,7 +49,7 @@ __all__ = [
     "Heterogeneity", "Moments", "NotApplicable", "RankReport", "ReducedForm", "SampleFlow", "SiteEffects",
     "SiteEquations", "SiteRatios", "Strata", "Study", "TestStatistic", "WildTest", "__version__",
     "anderson_rubin_set", "anderson_rubin_test", "bias_decomposition", "compliance_strata", "conditional_lr_set",
-    "conditional_lr_test", "data", "errors", "estimating_equations", "fieller_sets", "fit", "heterogeneity",
-    "kleibergen_set", "kleibergen_test", "load_assumptions", "many_instrument_ar_set", "many_instrument_ar_test",
-    "rank", "site_by_treatment", "strata_as_sites", "wild_set", "wild_test",
+    "conditional_lr_test", "corrected_iv", "data", "errors", "estimating_equations", "fieller_sets", "fit",
+    "heterogeneity", "kleibergen_set", "kleibergen_test", "load_assumptions", "many_instrument_ar_set",
+    "many_instrument_ar_test", "rank", "site_by_treatment", "strata_as_sites", "wild_set", "wild_test",
 ]  # fmt: skip

@@ -180,7 +180,7 @@ class Study:
 
     def compare(
         self,
-        estimators: Sequence[Method | Estimator] = ("ols", "2sls", "liml", "mbtsls", "ujive", "bc_linear"),
+        estimators: Sequence[Method | Estimator] | None = None,
         *,
         cov_type: CovType | None = "site",
         direct_effect: bool = False,
@@ -199,6 +199,19 @@ class Study:
         >>> frame[["method", "estimate"]].round(2).values.tolist()
         [['ols', -1.04], ['2sls', -1.11], ['ujive', -1.18]]
         """
+        if estimators is None:
+            estimators = (
+                "ols",
+                "2sls",
+                "liml",
+                "mbtsls",
+                "ujive",
+                *(() if direct_effect else ("bc_linear",)),
+            )
+        if not estimators:
+            raise ChoiceError(
+                "compare() needs at least one estimator; leave the list out for the usual ones."
+            )
         fits = fit_all(
             self.moments, estimators, cov_type=cov_type, direct_effect=direct_effect, small_sample=small_sample,
             rows=self._rows,
@@ -277,6 +290,9 @@ class Study:
         self, estimator: Method | Estimator = "ujive", *, direct_effect: bool = False
     ) -> pd.DataFrame:
         """Coefficients without each site in turn: rows are the sites left out.
+
+        What all sites share stays as it is: LIML's root, a pooled or borrowed variance, slopes of covariates. For 2SLS
+        and, without those, UJIVE this is the refit; for the others it is close to it.
 
         Examples
         --------

@@ -85,7 +85,8 @@ def test_a_number_a_status_or_a_named_error(case: tuple[str, mm.Study], direct: 
         except MsmmivError as error:
             _expected(name, estimator, kind, error, direct=direct)
             continue
-        assert (fit.method, fit.cov_type) == (estimator, kind)
+        assert fit.method.startswith(estimator)
+        assert fit.cov_type == kind
         if fit.status is not None:
             assert np.isnan(fit.coefficients).all()
             assert np.isnan(fit.covariance).all()

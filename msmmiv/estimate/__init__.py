@@ -141,8 +141,7 @@ def fit_all(
 
     Parameters
     ----------
-    moments : Moments
-    estimators, cov_type, direct_effect, small_sample, interval, rows
+    moments, estimators, cov_type, direct_effect, small_sample, interval, rows
         As in `fit`, for all of them.
 
     Examples
@@ -152,6 +151,14 @@ def fit_all(
     [-1.114, -1.183]
     """
     check_choice(interval, Interval, "interval")
+    given: object = moments
+    if not isinstance(given, Moments):
+        raise DesignError(
+            f"fit() needs Moments, not {type(given).__name__}. Site effects alone serve corrected_iv(), "
+            "BCLinear().solve(), heterogeneity() and the weak-instrument tests."
+        )
+    if interval == "score" and small_sample is not None:
+        raise ChoiceError("interval='score' has its own small-sample form; leave small_sample out.")
     chosen = [_estimator(e) for e in estimators]
     return _fits(
         system_of(moments, direct_effect=direct_effect), chosen, cov_type, small_sample, interval, rows
@@ -180,15 +187,9 @@ def _fits(
 
 
 def fit_by_rule(moments: Moments, *, direct_effect: bool = False, rows: Rows | None = None) -> Estimate:
-    """The estimate that the rule of `recommend` chooses, with 2SLS beside it; `Study.fit` calls it.
-
-    Examples
-    --------
-    >>> import msmmiv as mm
-    >>> fit_by_rule(mm.data.star()).method
-    'ujive'
-    """
+    """The estimate that the rule of `recommend` chooses, with 2SLS beside it; `Study.fit` calls it."""
     system = system_of(moments, direct_effect=direct_effect)
+    TWO_STAGE.solve(system)  # says in words when the effects are not identified
     chosen = recommend(system)
     got = _fits(
         system, [ESTIMATORS[chosen.estimator]], chosen.cov_type, chosen.small_sample, chosen.interval, rows
@@ -202,17 +203,14 @@ def fit_by_rule(moments: Moments, *, direct_effect: bool = False, rows: Rows | N
 def estimating_equations(
     moments: Moments, estimator: Method | Estimator, *, by: By = "site", direct_effect: bool = False
 ) -> SiteEquations:
-    """The equations an estimator solves, gathered by site or by cluster: what `wild_test` and the jackknife use.
-
-    Covariates are eliminated: they are estimated inside sites.
+    """The equations an estimator solves, by site or cluster, for `wild_test` and `wild_set`; no covariates in them.
 
     Parameters
     ----------
-    moments : Moments
-    estimator : str or estimator object
+    moments, estimator, direct_effect
+        As in `fit`.
     by : {"site", "cluster"}
         Sites as a sample, or clusters as a sample with the sites held fixed.
-    direct_effect : bool
 
     Raises
     ------
@@ -262,8 +260,7 @@ def exogeneity_test(
 
     Parameters
     ----------
-    moments : Moments
-    cov_type, direct_effect, small_sample, rows
+    moments, cov_type, direct_effect, small_sample, rows
         As in `fit`; HC forms need the rows.
 
     Returns
@@ -304,7 +301,7 @@ def _estimator(given: Method | Estimator) -> Estimator:
         return ESTIMATORS[given]
     if not isinstance(given, Estimator):
         raise ChoiceError(
-            f"{given!r} is not an estimator. Use {listing(ESTIMATORS, quote=True)}, or an object such as Fuller(1.0)."
+            f"{given!r} is not an estimator: use {listing(ESTIMATORS, quote=True)}, or an object such as Fuller(1.0)."
         )
     return given
 
@@ -336,7 +333,7 @@ def _run(
             tests = NotApplicable("Sargan", none), NotApplicable("Basmann", none)
     n, few = system.nobs, interval == "score" or correction in ("CR2", "CR3")
     return Estimate(
-        method=name, terms=terms, coefficients=frozen(coefficients), covariance=spread.cov,
+        method=getattr(estimator, "label", name), terms=terms, coefficients=frozen(coefficients), covariance=spread.cov,
         cov_type=kind, small_sample=correction, status=status, df=spread.df, interval=interval,
         solve_equations=equations, rule="", nobs=round(n), n_sites=m.n_sites,
         n_intercepts=m.n_blocks, n_instruments=system.n_instruments, n_clusters=spread.groups,

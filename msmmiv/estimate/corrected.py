@@ -115,6 +115,11 @@ class BCLinear:
         """Name in the table of estimators."""
         return "bc_linear"
 
+    @property
+    def label(self) -> str:
+        """Name in results."""
+        return self.name if self.weights == "equal" else f"{self.name}({self.weights})"
+
     def solve(self, effects: SiteEffects) -> Corrected:
         """Coefficients and site influences.
 
@@ -196,6 +201,11 @@ class BCSymmetric:
     def name(self) -> str:
         """Name in the table of estimators."""
         return "bc_symmetric"
+
+    @property
+    def label(self) -> str:
+        """Name in results."""
+        return self.name if self.weights == "equal" else f"{self.name}({self.weights})"
 
     def solve(self, effects: SiteEffects) -> Corrected:
         """Coefficients and site influences.

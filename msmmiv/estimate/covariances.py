@@ -24,6 +24,7 @@ from msmmiv.inference.covariance import (
     CovType,
     SmallSample,
     cluster_codes,
+    require_clusters,
     sandwich_meat,
     small_sample_factor,
 )
@@ -90,6 +91,8 @@ def choose_covariance(moments: Moments, name: str, cov_type: CovType | None) -> 
             f"{cov_type.capitalize()} covariances are invalid with probability weights. Use 'HC1', 'cluster' or "
             "'site', or declare the weights as analytic if they are precisions."
         )
+    if cov_type == "cluster":
+        require_clusters(moments)
     if moments.clusters and (name, cov_type) in _ROWS_ONLY:
         raise ChoiceError(
             f"{cov_type!r} of {name!r} takes rows as independent, and the design declares clusters. Use "
@@ -106,7 +109,7 @@ def choose_correction(kind: CovType, small_sample: SmallSample | None, name: str
     ChoiceError
         The correction does not belong to the covariance or the estimator.
     """
-    fixed = name == "ujive" and kind == "cluster"
+    fixed = (name == "ujive" and kind == "cluster") or name.startswith("bc_")
     if kind not in ("cluster", "site") or fixed:
         if small_sample is not None:
             raise ChoiceError(
@@ -268,7 +271,8 @@ def _reduced(solution: Solution) -> tuple[float, float]:
     norm = 2.0 * ff * gg + 2.0 * fg**2 - 4.0 * whole * fg * gg + (whole * gg) ** 2
     norm += float((own * (own + 2.0 * rest)).sum())
     diagonal = own + rest
-    df = min(max(float(diagonal.sum()) ** 2 / norm, 1.0), groups - 1.0)
+    # Scores without noise or spread have no df of their own.
+    df = min(max(float(diagonal.sum()) ** 2 / norm, 1.0), groups - 1.0) if norm > 0 else groups - 1.0
     return variance, df
 
 

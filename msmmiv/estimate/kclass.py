@@ -143,8 +143,13 @@ class Fuller:
 
     @property
     def name(self) -> str:
-        """Name of the method in results."""
+        """Name in the table of covariances."""
         return "fuller"
+
+    @property
+    def label(self) -> str:
+        """Name in results."""
+        return f"fuller({self.a:g})"
 
     def solve(self, system: System) -> Solution:
         """Coefficients, bread and score forms."""

@@ -73,13 +73,14 @@ def strength_of(system: System) -> Strength:
     # Generalised eigenvalues through the matrix that is surely positive definite, so noise may be singular.
     root = np.linalg.inv(np.linalg.cholesky(signal / size))
     values, vectors = np.linalg.eigh(root @ (noise / size) @ root.T)
-    if values[-1] <= 0:
+    if values[-1] <= 1e-14:
         return Strength(float("inf"), float("inf"))
     x = (root.T @ vectors[:, -1]) / scale
     inside = np.einsum("kdaeb,a,b->kde", np.nan_to_num(cov[:, :, 1:, :, 1:]), x, x)
     part = system.own_weight @ inside
     spread = 2.0 * float(np.einsum("kde,ked->", part, part))
-    return Strength(1.0 / float(values[-1]), float(x @ (signal - noise) @ x) / spread**0.5)
+    excess = float(x @ (signal - noise) @ x)
+    return Strength(1.0 / float(values[-1]), excess / spread**0.5 if spread > 0 else float("inf"))
 
 
 def recommend(system: System) -> Recommendation:
@@ -104,7 +105,8 @@ def recommend(system: System) -> Recommendation:
             "2sls", None, None, "wald",
             f"{sites} sites and {size} effects between them leave fewer than 2 degrees of freedom: nothing can be said "
             "about a population of sites, and no interval here is validated. 2SLS with the sites held fixed; "
-            "anderson_rubin_set() is exact if the effects are the same in all sites.",
+            "anderson_rubin_set(robust=False) is exact for normal errors of equal variance, if effects are the same in "
+            "all sites.",
         )  # fmt: skip
     try:
         strength = strength_of(system)

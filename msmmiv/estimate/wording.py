@@ -6,7 +6,7 @@ import numpy as np
 
 from msmmiv.errors import count
 from msmmiv.estimate.system import System
-from msmmiv.inference.covariance import CovType, crossing_clusters
+from msmmiv.inference.covariance import CovType, crossing_clusters, lone_clusters
 
 __all__ = ["estimand_text", "notes_text", "target_text"]
 
@@ -26,9 +26,10 @@ def estimand_text(system: System, name: str) -> str:
     )
     if name in ("bc_linear", "bc_symmetric"):
         how = "is linear in" if name == "bc_linear" else "is jointly symmetric with"
+        late = " among compliers (assumptions vii.b and ix.b)" if design.estimand == "late" else ""
         return (
-            f"the effect of one unit more of each mediator on {design.outcome}, averaged over sites that count once "
-            f"each, if treatment acts only through the mediators (exclusion) and the effect {how} compliance"
+            f"the effect of one unit more of each mediator on {design.outcome}{late}, averaged over sites that count "
+            f"once each, if treatment acts only through the mediators (exclusion) and the effect {how} compliance"
         )
     held = "given a direct effect of treatment that does not vary with compliance across sites" if (
         system.n_direct) else "if treatment acts only through the mediators (exclusion)"  # fmt: skip
@@ -68,8 +69,8 @@ def notes_text(system: System, name: str, kind: CovType, *, corrected: bool) -> 
     """What a reader must know before using the numbers; ``corrected``: the errors are made for few sites."""
     return (
         *_about_estimator(system, name),
-        *_about_clusters(system),
-        *_about_sites(system, kind, corrected=corrected),
+        *_about_clusters(system, name, kind, corrected=corrected),
+        *_about_sites(system, name, kind, corrected=corrected),
     )
 
 
@@ -93,7 +94,7 @@ def _about_estimator(system: System, name: str) -> list[str]:
     return notes
 
 
-def _about_clusters(system: System) -> list[str]:
+def _about_clusters(system: System, name: str, kind: CovType, *, corrected: bool) -> list[str]:
     m, notes = system.within.moments, []
     if not m.clusters:
         return []
@@ -104,6 +105,11 @@ def _about_clusters(system: System) -> list[str]:
                 f"{mediator} does not vary inside {m.design.cluster}: the classical first-stage F counts people "
                 "who share one value and overstates the strength; rank() counts clusters."
             )
+    if kind == "cluster" and not corrected and name != "ujive" and (lone := lone_clusters(m)):
+        notes.append(
+            f"{count(lone, 'site-by-arm cell')} with a single cluster, which fits itself: these errors see too little "
+            "of the noise there and are too small. small_sample='CR2' or cov_type='site' are not."
+        )
     notes.append(
         "Sargan, Basmann and the classical F and Wu-Hausman take rows as independent; where clusters share shocks "
         "they reject too often."
@@ -111,7 +117,7 @@ def _about_clusters(system: System) -> list[str]:
     return notes
 
 
-def _about_sites(system: System, kind: CovType, *, corrected: bool) -> list[str]:
+def _about_sites(system: System, name: str, kind: CovType, *, corrected: bool) -> list[str]:
     m, notes = system.within.moments, []
     if kind == "site" and (crossing := crossing_clusters(m)):
         notes.append(
@@ -122,7 +128,8 @@ def _about_sites(system: System, kind: CovType, *, corrected: bool) -> list[str]
         notes.append(
             f"{m.n_sites} sites are few for site-clustered standard errors; intervals may be too short."
         )
-    if m.arms and (m.by_arm().n == 1).any():
+    borrows = name in ("ujive", "bc_linear", "bc_symmetric")
+    if m.arms and not borrows and (m.by_arm().n == 1).any():
         lone = int((m.by_arm().n == 1).sum())
         notes.append(
             f"{lone} site-by-arm cells hold one row; they count in the estimate but carry no variance."

@@ -32,6 +32,8 @@ __all__ = [
     "SmallSample",
     "cluster_codes",
     "crossing_clusters",
+    "lone_clusters",
+    "require_clusters",
     "sandwich_meat",
     "small_sample_factor",
     "warn_crossing_clusters",
@@ -82,12 +84,17 @@ def cluster_codes(within: Within, kind: Literal["cluster", "site"]) -> Codes:
     m = within.moments
     if kind == "site":
         return m.site
-    if not m.clusters:
+    require_clusters(m)
+    return m.cluster
+
+
+def require_clusters(moments: Moments) -> None:
+    """Raise `MomentsInsufficient` unless the moments are those of clusters."""
+    if not moments.clusters:
         raise MomentsInsufficient(
             "cov_type='cluster' needs a design with cluster=...; the moments were made without it. "
             "Declare it and make the moments again, or use cov_type='site'."
         )
-    return m.cluster
 
 
 def small_sample_factor(
@@ -194,6 +201,15 @@ def crossing_clusters(moments: Moments) -> int:
         return 0
     pairs = np.unique(np.column_stack([moments.cluster, moments.site]), axis=0)
     return int((np.bincount(pairs[:, 0]) > 1).sum())
+
+
+def lone_clusters(moments: Moments) -> int:
+    """Number of site-by-arm cells that consist of a single cluster."""
+    if not moments.clusters or not moments.arms:
+        return 0
+    cell = moments.intercept * len(moments.arms) + moments.arm
+    pairs = np.unique(np.column_stack([cell, moments.cluster]), axis=0)
+    return int((np.unique(pairs[:, 0], return_counts=True)[1] == 1).sum())
 
 
 def warn_crossing_clusters(moments: Moments) -> None:

@@ -348,7 +348,7 @@ def _reference(fit: Estimate) -> str:
         f"{fit.df.min():.4g}" if fit.df.min() == fit.df.max() else f"{fit.df.min():.3g} to {fit.df.max():.3g}"
     )
     if fit.interval == "score":
-        return f"intervals and p-values from site scores (t with {df} df)"
+        return f"intervals and p-values from site scores (t with {df} df, or the noise of the sites where larger)"
     return f"t with {df} df"
 
 

@@ -38,6 +38,8 @@ ENGINES = (nw.Implementation.PANDAS, nw.Implementation.DUCKDB)
 FILES = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
 KEYS = ("site", "block", "arm", "cluster")
 NO_LABELS = (nw.Binary, nw.List, nw.Array, nw.Struct)
+#: Types whose labels are read as text; maps are unknown to narwhals before 2.29.
+AS_TEXT = (nw.Categorical, nw.Enum, nw.Unknown, getattr(nw, "Map", nw.Unknown))
 #: All rows decide a column's type, and what pandas and R write for missing is read as missing.
 READ_CSV = ", header=true, sample_size=-1, nullstr=['', 'NA', 'N/A', 'NaN', 'nan', 'NULL', 'null', '.']"
 
@@ -273,7 +275,7 @@ def _renamed(raw: Frame, design: Design) -> tuple[Frame, tuple[str, ...]]:
                 "labels. Give one number or text per row."
             )
         key = nw.col(str(sources[k]))
-        coded = schema[str(sources[k])] in (nw.Categorical, nw.Enum, nw.Unknown)
+        coded = schema[str(sources[k])] in AS_TEXT
         chosen[k] = key.cast(nw.String) if coded else key
     return raw.select(*(e.alias(n) for n, e in chosen.items())), keys
 

@@ -185,7 +185,7 @@ def _filled(parts: _Parts, *, arm: Codes, kind: NoiseKind, what: str) -> _Means:
     if not have.any():
         raise DataError(
             f"Every site-by-arm cell holds a single {what}, so the noise in the site effects cannot be estimated. "
-            "Use '2sls' with cov_type='site', which does not need it."
+            "Larger cells are needed; with several cells in a block, '2sls' with cov_type='site' does without."
         )
     unit, df = np.empty_like(parts.unit), np.empty_like(parts.df)
     for a in np.unique(arm):
@@ -200,12 +200,21 @@ def _filled(parts: _Parts, *, arm: Codes, kind: NoiseKind, what: str) -> _Means:
 
 
 def _positive_part(blocks: Array) -> Array:
-    """Nearest positive semi-definite matrices, after scaling the diagonals to one."""
-    scale = np.sqrt(np.abs(np.einsum("cpp->cp", blocks)))
-    scale = np.where(scale > 0, scale, 1.0)
-    scale = scale[:, :, None] * scale[:, None, :]
-    values, vectors = np.linalg.eigh(blocks / scale)
-    out: Array = np.einsum("cij,cj,ckj->cik", vectors, np.clip(values, 0.0, None), vectors) * scale
+    """Positive semi-definite matrices with the same variances; those that came out negative are zero.
+
+    Correlations are clipped, not variances: what one variable's comes to must not depend on the others.
+    """
+    variance = np.clip(np.einsum("cpp->cp", blocks), 0.0, None)
+    scale = np.sqrt(variance)
+    safe = np.where(scale > 0, scale, 1.0)
+    known = (scale[:, :, None] > 0) & (scale[:, None, :] > 0)
+    correlation = np.where(known, blocks / (safe[:, :, None] * safe[:, None, :]), 0.0)
+    values, vectors = np.linalg.eigh(correlation)
+    clipped = np.einsum("cij,cj,ckj->cik", vectors, np.clip(values, 0.0, None), vectors)
+    size = np.sqrt(np.einsum("cpp->cp", clipped))
+    size = np.where(size > 0, size, 1.0)
+    factor = scale / size
+    out: Array = clipped * factor[:, :, None] * factor[:, None, :]
     return out
 
 
