@@ -142,15 +142,18 @@ def weakness(report: RankReport, fit: Estimate) -> str:
         found = float(report.singular_values[-1] ** 2 / report.n_instruments)
     if found >= 10.0:
         return ""
-    return (
-        f"Weak instruments: in the weakest direction the first-stage F is {number(found, 2)} (see Rank). There "
-        + (
-            "two-stage least squares leans towards least squares and its intervals are too short; the headline takes "
-            "the lean out, and its confidence sets allow for the weakness."
-            if fit.interval == "score"
-            else "estimates are unreliable: 2SLS leans towards least squares, and intervals are too short."
-        )
+    lean = (
+        "two-stage least squares leans towards least squares and its intervals are too short; the headline takes "
+        "the lean out"
     )
+    if fit.interval == "score":
+        what = f"{lean}, and its confidence sets allow for the weakness."
+    elif fit.rule and fit.method == "ujive":
+        what = f"{lean}, and with this many sites its interval held what it claims in simulations."
+    else:
+        what = "estimates are unreliable: 2SLS leans towards least squares, and intervals are too short."
+    where = f"in the weakest direction the first-stage F is {number(found, 2)} (see Rank)"
+    return f"Weak instruments: {where}. There {what}"
 
 
 def _pair(analysis: Analysis) -> tuple[Estimate, Estimate] | None:
