@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msmmiv.errors import DataError, MomentsInsufficient
+from msmmiv.errors import DataError, MomentsInsufficient, count
 from msmmiv.estimate.system import System
 from msmmiv.estimate.ujive import noise_products
 from msmmiv.inference.covariance import CovType, SmallSample
@@ -103,7 +103,7 @@ def recommend(system: System) -> Recommendation:
     if sites - size < 2:
         return Recommendation(
             "2sls", None, None, "wald",
-            f"{sites} sites and {size} effects between them leave fewer than 2 degrees of freedom: nothing can be said "
+            f"{count(sites, 'site')} and {count(size, 'effect')} between them leave fewer than 2 degrees of freedom: nothing can be said "
             "about a population of sites, and no interval here is validated. 2SLS with the sites held fixed; "
             "anderson_rubin_set(robust=False) is exact for normal errors of equal variance, if effects are the same in "
             "all sites.",
