@@ -72,7 +72,8 @@ def python_lines(analysis: Analysis) -> str:
     else:
         score = [f'interval="{fit.interval}"'] * (fit.interval != "wald")
         given = [f'cov_type="{fit.cov_type}"', *direct, *score]
-        small = [f'small_sample="{fit.small_sample}"'] if fit.small_sample else []
+        scores = fit.interval == "score"  # which has a small-sample form of its own
+        small = [f'small_sample="{fit.small_sample}"'] if fit.small_sample and not scores else []
         options = [f'"{fit.method}"', *given, *small]
         report = [f'estimator="{fit.method}"', *given]
     call = ", ".join(['"report.html"', *report])
