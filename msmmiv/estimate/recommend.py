@@ -104,9 +104,9 @@ def recommend(system: System) -> Recommendation:
         return Recommendation(
             "2sls", None, None, "wald",
             f"{count(sites, 'site')} and {count(size, 'effect')} between them leave fewer than 2 degrees of "
-            "freedom: nothing can be said about a population of sites, and no interval here is validated. 2SLS with the "
-            "sites held fixed; anderson_rubin_set(robust=False) is exact for normal errors of equal variance, if effects are the same in "
-            "all sites.",
+            "freedom: nothing can be said about a population of sites, and no interval here is validated. 2SLS with "
+            "the sites held fixed; anderson_rubin_set(robust=False) is exact for normal errors of equal variance, if "
+            "effects are the same in all sites.",
         )  # fmt: skip
     try:
         strength = strength_of(system)
