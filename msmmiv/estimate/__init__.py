@@ -207,10 +207,11 @@ def estimating_equations(
 
     Parameters
     ----------
-    moments, estimator, direct_effect
+    moments, estimator
         As in `fit`.
     by : {"site", "cluster"}
         Sites as a sample, or clusters as a sample with the sites held fixed.
+    direct_effect : bool
 
     Raises
     ------
