@@ -9,14 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtri
 
-from msmmiv.diagnose.site_variation import (
-    Blocks,
-    Minimum,
-    compliance_moments,
-    effect_covariance,
-    residuals,
-    variance_where,
-)
+from msmmiv.diagnose.least_q import Blocks, Minimum, variance_where
+from msmmiv.diagnose.site_variation import compliance_moments, effect_covariance, residuals
 from msmmiv.estimate.corrected import Corrected
 from msmmiv.estimate.site_moments import SiteRows, estimated
 from msmmiv.linalg import Array
@@ -82,7 +76,7 @@ class Spread:
             estimate = moment if moment >= 0 else float("nan")
         else:
             none = least.q <= df
-            found = 0.0 if none else variance_where(blocks, second, df, least.direction)
+            found = 0.0 if none else variance_where(blocks, second, df, least)
             status = (
                 "The spread is at its boundary, zero: sampling error explains the differences."
                 if none
@@ -153,8 +147,8 @@ def _q_profile(
     if least.q < low:
         why = f"The interval of the spread is empty: Q = {least.q:.4g} is below {low:.4g}, sites agree too well."
         return np.full(2, np.nan), why
-    upper = variance_where(blocks, second, low, least.direction)
-    lower = variance_where(blocks, second, high, least.direction) if least.q > high else 0.0
+    upper = variance_where(blocks, second, low, least)
+    lower = variance_where(blocks, second, high, least) if least.q > high else 0.0
     return np.array([lower, upper]), None if np.isfinite(
         upper
     ) else "The interval of the spread has no upper end."

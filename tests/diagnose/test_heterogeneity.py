@@ -12,7 +12,7 @@ import pytest
 
 import msmmiv as mm
 from msmmiv.diagnose.heterogeneity import heterogeneity
-from msmmiv.diagnose.site_variation import blocks_of, least_q
+from msmmiv.diagnose.least_q import blocks_of, least_q
 from msmmiv.errors import (
     ChoiceError,
     DataError,
