@@ -88,8 +88,9 @@ def choose_covariance(moments: Moments, name: str, cov_type: CovType | None) -> 
         )
     if cov_type in ("classical", "bekker") and moments.design.weight_kind == "probability":
         raise DesignError(
-            f"{cov_type.capitalize()} covariances are invalid with probability weights. Use 'HC1', 'cluster' or "
-            "'site', or declare the weights as analytic if they are precisions."
+            f"{cov_type.capitalize()} covariances are invalid with probability weights. Use "
+            f"{listing((*_fixed_sites(moments, name), 'site'), quote=True)}, or declare the weights as analytic if "
+            "they are precisions."
         )
     if cov_type == "cluster":
         require_clusters(moments)
@@ -99,6 +100,15 @@ def choose_covariance(moments: Moments, name: str, cov_type: CovType | None) -> 
             "cov_type='cluster' (sites held fixed) or 'site'; or leave the cluster out of the design."
         )
     return cov_type
+
+
+def _fixed_sites(moments: Moments, name: str) -> tuple[CovType, ...]:
+    """Covariances that this estimator can have with this design and the sites held fixed; HC1 for all HC."""
+    clusters, weighted = bool(moments.clusters), moments.design.weight_kind == "probability"
+    left_out: set[CovType] = {"site", "HC0", "HC2", "HC3"}
+    left_out |= set() if clusters else {"cluster"}
+    left_out |= {"classical", "bekker"} if weighted else set()
+    return tuple(k for k in ALLOWED[name] if k not in left_out and not (clusters and (name, k) in _ROWS_ONLY))
 
 
 def choose_correction(kind: CovType, small_sample: SmallSample | None, name: str) -> SmallSample | None:
@@ -164,9 +174,11 @@ def covariance(
     if kind == "bekker":
         return _spread(solution.bread @ _bekker_meat(system, solution, name) @ solution.bread, n - k, size)
     if kind == "HTE" and name == "2sls":
-        return _spread(solution.bread @ _heterogeneous_meat(system, solution) @ solution.bread, n - k, size)
+        return _spread(
+            solution.bread @ _heterogeneous_meat(system, solution, name) @ solution.bread, n - k, size
+        )
     if kind == "HTE" or (kind == "cluster" and solution.scores is None):
-        cov = solution.bread @ _noise_meat(system, solution) @ solution.bread
+        cov = solution.bread @ _noise_meat(system, solution, name) @ solution.bread
         groups = len(system.within.moments.clusters) or None
         return _checked(cov, float(groups - 1) if groups else n - k, size, groups)
     if kind not in ("cluster", "site"):
@@ -174,7 +186,7 @@ def covariance(
         meat, _ = sandwich_meat(system.within, solution.scores, kind, rows=rows)
         factor = n / (n - k) if kind == "HC1" else 1.0
         return _spread(factor * (solution.bread @ meat @ solution.bread), n - k, size)
-    return _clustered(system, solution, kind, correction)
+    return _clustered(system, solution, kind, correction, name)
 
 
 def _spread(cov: Array, df: float, size: int, groups: int | None = None) -> Spread:
@@ -189,14 +201,17 @@ def _checked(cov: Array, df: float, size: int, groups: int | None) -> Spread:
     return Spread(frozen(np.full_like(cov, np.nan)), frozen(np.full(size, float(df))), groups, (note,))
 
 
-def _clustered(system: System, solution: Solution, kind: CovType, correction: SmallSample | None) -> Spread:
+def _clustered(
+    system: System, solution: Solution, kind: CovType, correction: SmallSample | None, name: str
+) -> Spread:
     assert correction is not None  # noqa: S101 - choose_correction
     between = system.n_mediators + system.n_direct
     if kind == "site" and system.within.moments.n_sites - between < 2:
         sites = system.within.moments.n_sites
         raise TooFewSitesError(
             f"{sites} sites leave {sites - between} degrees of freedom for {between} effects between sites; "
-            "site-clustered standard errors need at least 2. Use cov_type='HC1' or 'HTE' (sites held fixed)."
+            "site-clustered standard errors need at least 2. Hold the sites fixed: cov_type may be "
+            f"{listing(_fixed_sites(system.within.moments, name), quote=True)}."
         )
     size = len(system.terms)
     if solution.scores is None and correction in ("CR2", "CR3"):
@@ -241,7 +256,8 @@ def _between_sites(solution: Solution, correction: SmallSample) -> Spread:
         # Covariates, estimated inside sites, keep the jackknife; correlations are the jackknife's.
         variance, df[0] = _reduced(solution)
         scale = np.ones(size)
-        scale[0] = np.sqrt(variance / cov[0, 0])
+        # Data without noise: the sites agree exactly, and there is no jackknife to scale.
+        scale[0] = np.sqrt(variance / cov[0, 0]) if cov[0, 0] > 0 else 0.0
         cov = cov * np.outer(scale, scale)
     return Spread(frozen((cov + cov.T) / 2.0), frozen(df), groups)
 
@@ -293,22 +309,25 @@ def _bekker_meat(system: System, solution: Solution, name: str) -> Array:
     return meat
 
 
-def _plain(system: System, what: str) -> None:
+def _plain(system: System, name: str, what: str) -> None:
     m = system.within.moments
     if system.covariates or not m.arms:
         lacking = "covariates" if system.covariates else "a continuous treatment"
+        weighted = m.design.weight_kind == "probability"
+        exact = [k for k in ALLOWED[name] if k == "site" or (k in ("classical", "bekker") and not weighted)]
+        passes = "; for 'HC1' Study makes a pass over the rows" if "HC1" in ALLOWED[name] else ""
         raise MomentsInsufficient(
-            f"{what} with {lacking} needs products of rows that cells do not hold. Use cov_type='site', 'classical' or "
-            "'bekker', which are exact from moments, or 'HC1' where the estimator has it (Study makes the pass)."
+            f"{what} with {lacking} needs products of rows that cells do not hold. Of {name!r} these are exact from "
+            f"moments: {listing(exact, quote=True)}{passes}."
         )
 
 
-def _heterogeneous_meat(system: System, solution: Solution) -> Array:
+def _heterogeneous_meat(system: System, solution: Solution, name: str) -> Array:
     """2SLS with sites fixed and effects that differ between them (Kolesar's "seh"), exact from cells.
 
     Score of a row: z e + (d'e_s) v, with e_s what the site's itt leaves unexplained and v the first-stage residual.
     """
-    _plain(system, "HTE")
+    _plain(system, name, "HTE")
     within, m, size = system.within, system.n_mediators, len(system.terms)
     cells, p = within.moments, within.n_variables
     assert solution.scores is not None  # noqa: S101 - the caller looks
@@ -342,14 +361,14 @@ def _unexplained(system: System, solution: Solution) -> Array:
     return out
 
 
-def _noise_meat(system: System, solution: Solution) -> Array:
+def _noise_meat(system: System, solution: Solution, name: str) -> Array:
     """Sites fixed, many instruments, unequal variances, effects that differ: from the noise of site effects.
 
     The score of a site is g'Omega e less its mean noise. With Gaussian noise of covariance V its variance has an
     estimate in V, the estimated g and the estimated e that is unbiased up to terms of order 1/df times the
     squared covariance of the noises of g and e (derived in docs/derivations.md).
     """
-    _plain(system, "This covariance")
+    _plain(system, name, "This covariance")
     m, size = system.n_mediators, len(system.terms)
     noise = system.noise
     v, omega = np.nan_to_num(noise.cov), system.within.omega

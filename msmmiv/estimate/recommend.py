@@ -1,6 +1,6 @@
 """The rule behind `Study.fit()` without arguments: what to report, from how many sites and how strong they are.
 
-The rule was chosen by simulation (docs/validation.md has the table and the command): 3 to 100 sites, effects
+The rule was chosen by simulation (docs/validation.md has the table and the command): 5 to 100 sites, effects
 that differ between sites or not, one and two mediators, Gaussian, skewed and binary data.
 """
 
@@ -22,6 +22,8 @@ __all__ = ["Recommendation", "Strength", "recommend", "strength_of"]
 ENOUGH, ENOUGH_CLUSTERED = 6.0, 10.0
 #: Sites from which the score set costs so little that one effect does not need the gate.
 MANY = 50
+#: Fewest sites of the simulations.
+FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,16 @@ def recommend(system: System) -> Recommendation:
     except (DataError, MomentsInsufficient) as error:
         return Recommendation(
             "2sls", "site", "CR3", "wald",
-            f"UJIVE is not available ({error}) 2SLS with a jackknife over sites instead; it is biased toward least "
-            "squares unless the first-stage F is large, and its interval is not validated.",
+            f"UJIVE is not available: {_reason(error)}. So this is 2SLS with a jackknife over sites; it is biased "
+            "toward least squares unless the first-stage F is large, and its interval is not validated.",
         )  # fmt: skip
     return _with_strength(system, strength, sites, size)
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error as the rest of a sentence."""
+    text = str(error).rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def _with_strength(system: System, strength: Strength, sites: int, size: int) -> Recommendation:
@@ -130,6 +138,8 @@ def _with_strength(system: System, strength: Strength, sites: int, size: int) ->
     beyond = (
         "" if size < 3 else f" The rule was validated for up to two effects between sites; here are {size}."
     )
+    if sites < FEWEST:
+        beyond += f" It was simulated from {FEWEST} sites on; here are {sites}."
     if size == 1 and sites >= MANY:
         how = f"from {MANY} sites on, its interval is the set of values that the site scores do not reject"
         return Recommendation("ujive", "site", None, "score", f"{facts}: {why}; {how}.")
@@ -139,6 +149,6 @@ def _with_strength(system: System, strength: Strength, sites: int, size: int) ->
         return Recommendation("ujive", "site", kind, "wald", f"{facts}: {why}; {name} holds.{beyond}")
     how = (
         "instruments are weak, so the interval is the set of values that the site scores do not reject (cautious: with "
-        "few sites it covers up to 99% in simulations); where it is unbounded the data do not bound the effect"
+        "few sites it covers up to 99.7% in simulations); where it is unbounded the data do not bound the effect"
     )
     return Recommendation("ujive", "site", None, "score", f"{facts}: {why}; {how}.{beyond}")

@@ -55,7 +55,7 @@ def meat_of(effects: np.ndarray, cov: np.ndarray, b: np.ndarray, weight: float, 
         within=within, n_mediators=size - 1, n_direct=0, covariates=(), terms=("m",) * (size - 1),
         site_slopes=effects[:, None, :], noise=SimpleNamespace(cov=cov[:, None, :, None, :], df=np.full(sites, df)),
     )  # fmt: skip
-    return _noise_meat(system, SimpleNamespace(coefficients=b))
+    return _noise_meat(system, SimpleNamespace(coefficients=b), "ujive")
 
 
 @pytest.mark.parametrize("p", [1, 2])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +15,7 @@ from msmmiv.estimate import fit_by_rule, system_of
 from msmmiv.estimate.recommend import (
     ENOUGH,
     ENOUGH_CLUSTERED,
+    FEWEST,
     MANY,
     Strength,
     _with_strength,
@@ -20,6 +24,8 @@ from msmmiv.estimate.recommend import (
 )
 from tests.estimate.dense import design_of
 from tests.estimate.helpers import trial
+
+TABLE = Path(__file__).parents[2] / "docs" / "validation" / "recommended.csv"
 
 
 def study_of(df: pd.DataFrame) -> mm.Study:
@@ -64,8 +70,10 @@ def test_noise_that_cannot_be_estimated() -> None:
         "CR3",
         "wald",
     )
-    assert "UJIVE is not available" in chosen.text
-    assert "single cluster" in chosen.text
+    assert chosen.text.startswith(
+        "UJIVE is not available: every site-by-arm cell holds a single cluster, so "
+    )
+    assert "does without. So this is 2SLS with a jackknife over sites; it is biased" in chosen.text
     assert "not validated" in chosen.text
     dose = trial(2, sites=7, clusters=3).assign(t=lambda d: d["t"] + 0.1 * np.sin(np.arange(len(d))))
     fit = mm.Study(dose, design_of(dose, treatment_kind="continuous")).fit()
@@ -84,6 +92,8 @@ def test_noise_that_cannot_be_estimated() -> None:
         (2, MANY, 0, ENOUGH - 0.1, (None, "score", "instruments are weak")),
         (3, 20, 0, ENOUGH + 1, ("CR3", "wald", "validated for up to two effects")),
         (3, 20, 0, ENOUGH - 1, (None, "score", "validated for up to two effects")),
+        (1, 4, 0, ENOUGH + 1, ("CR2", "wald", "holds. It was simulated from 5 sites on; here are 4.")),
+        (1, 4, 0, ENOUGH - 1, (None, "score", "the effect. It was simulated from 5 sites on; here are 4.")),
         (1, 20, 3, ENOUGH + 0.1, (None, "score", "instruments are weak")),
         (1, 20, 3, ENOUGH_CLUSTERED + 0.1, ("CR2", "wald", "clusters")),
     ],
@@ -95,6 +105,16 @@ def test_strength_and_number_of_sites_decide(p, sites, clusters, z, expected) ->
     assert (chosen.small_sample, chosen.interval) == expected[:2]
     assert expected[2] in chosen.text
     assert chosen.text.startswith(f"{sites} sites, smallest effective F 4.2, strength {z:.3g}")
+
+
+def test_what_the_rule_says_about_its_simulations_is_in_the_table() -> None:
+    table = pd.read_csv(TABLE)
+    table = table[table["replications"] > 0]
+    assert table["sites"].min() == FEWEST
+    system = system_of(study_of(trial(3, sites=6)).moments)
+    few = _with_strength(system, Strength(4.2, ENOUGH), FEWEST, 1)
+    assert f"up to {table['coverage'].max():.1%} in simulations" in few.text
+    assert "It was simulated" not in few.text
 
 
 @pytest.mark.parametrize("case", [{"sites": 12, "per_site": 60}, {"sites": 12, "per_site": 60, "mediators": 2},
@@ -203,6 +223,21 @@ def test_p_values_and_sets_are_dual(seed, direct) -> None:
                 hull = fit.conf_int().loc[term]
                 assert hull["lower"] <= fit.params[term] <= hull["upper"]
                 assert np.sign(fit.tstats[term]) == np.sign(fit.params[term])
+
+
+@pytest.mark.parametrize("small_sample", ["CR0", "CR2"])
+def test_the_score_set_holds_what_the_test_does_not_reject(small_sample) -> None:
+    """Where instruments are weak, the noise of the sites decides at some values and their spread at others."""
+    decided = 0
+    for seed in range(12):
+        equations = study_of(weak(seed)).fit("ujive", interval="score").equations
+        found = equations.score_set("m0", small_sample=small_sample)
+        spread_alone = replace(equations, noise=None).score_set("m0", small_sample=small_sample)
+        for d in np.linspace(-4.0, 4.0, 41):
+            p = equations.score_test({"m0": d}, small_sample=small_sample).pvalue
+            assert (d in found) == (p >= 0.05), (seed, d, p, str(found))
+            decided += (d in found) != (d in spread_alone)
+    assert decided > 10
 
 
 def test_score_intervals_need_site_scores() -> None:
