@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import stdtr
@@ -62,10 +63,13 @@ def _pvalues(trial: mm.Moments, truth: dict[str, float], r: int) -> dict[str, fl
         tests["conditional LR, robust"] = lambda: mm.conditional_lr_test(effects, beta)
         tests["conditional LR, homoskedastic"] = lambda: mm.conditional_lr_test(form, beta)
     if r < Q_TRIALS:
+        known = replace(effects, df=np.full(len(effects.sites), np.inf))
         tests["Cochran Q (equal effects)"] = lambda: mm.heterogeneity(effects).q
+        tests["Cochran Q, variances taken as known"] = lambda: mm.heterogeneity(known).q
     equations = ESTIMATORS["ujive"].solve(system).between
     first = {"m1": truth["m1"]}
-    tests["UJIVE site scores"] = lambda: equations.score_test(first)
+    # CR0, as in the interval of `fit`.
+    tests["UJIVE site scores"] = lambda: equations.score_test(first, small_sample="CR0")
     tests["UJIVE wild bootstrap of site scores"] = lambda: mm.wild_test(equations, first, draws=WILD, seed=r)
     out = {name: float(test().pvalue) for name, test in tests.items()}
     out["LIML, Wald, bekker"] = _wald(system, "liml", "bekker", truth["m1"])
