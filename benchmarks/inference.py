@@ -1,9 +1,10 @@
-"""Cost of inference after the moments: wild bootstrap draws, and ten estimators against one.
+"""Cost of inference after the moments: wild bootstrap draws, ten estimators against one, tests of rank.
 
     python benchmarks/inference.py [--write]
 
 Everything is a ratio within one run: the wild bootstrap against the same draws in a plain loop, ten estimators
-against one from the same million rows. ``--write`` stores them in ``benchmarks/inference.json``.
+against one from the same million rows, robust tests of rank from the frame against linearmodels' on dummies.
+``--write`` stores them in ``benchmarks/inference.json``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import numpy as np
 import pandas as pd
 
 import msmmiv as mm
+from msmmiv.diagnose.compliances import Compliances
+from msmmiv.diagnose.strength import rank_tests
+from msmmiv.estimate import system_of
 
 HERE = Path(__file__).parent
 LOOP_DRAWS = 499
@@ -92,6 +96,34 @@ def compare(rows: int = 1_000_000, sites: int = 50) -> dict[str, float]:
     return {"ten_over_one": round(all_ten / one, 3), "seconds_for_one": round(one, 3)}
 
 
+def rank_of(rows: int = 100_000, sites: int = 50) -> dict[str, float]:
+    """Kleibergen and Paap's tests, robust, from the frame; and the whole rank report."""
+    from linearmodels.iv.common import kleibergen_paap, kleibergen_paap_f
+
+    df = frame(rows, sites, 2)
+    design = mm.Design(outcome="y", treatment="t", mediators=["m0", "m1"], site="site")
+
+    def ours() -> dict[str, float]:
+        system = system_of(mm.Study(df, design).moments)
+        tests = rank_tests(system, Compliances.from_system(system), rows=None)
+        return {t.test.name: t.printed for t in tests if t.covariance == "robust"}
+
+    dummies = pd.get_dummies(df["site"], dtype=float).to_numpy()
+    m, z = df[["m0", "m1"]].to_numpy(), dummies * df[["t"]].to_numpy(float)
+    start = time.perf_counter()
+    theirs = (kleibergen_paap(m, z, dummies).stat, kleibergen_paap_f(m, z, dummies))
+    dense = time.perf_counter() - start
+    got = ours()
+    assert np.allclose([got["Kleibergen-Paap rk LM"], got["Kleibergen-Paap rk Wald"]], theirs, rtol=1e-9)
+    tests = best(ours, 5)
+    report = best(lambda: mm.Study(df, design).rank(), 3)
+    return {
+        "seconds_for_the_tests": round(tests, 3),
+        "times_faster_than_linearmodels": round(dense / tests, 0),
+        "report_over_tests": round(report / tests, 1),
+    }
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,6 +133,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "wild bootstrap, 9,999 draws, 100 sites, two mediators": wild(),
         "compare() of ten estimators against one, a million rows": compare(),
+        "robust tests of rank from the frame, 100,000 rows, 50 sites, two mediators": rank_of(),
     }
     print(json.dumps(result, indent=2))
     if args.write:

@@ -1,13 +1,13 @@
-"""The command line: a thin skin over `Study`, `Study.analysis` and `write_outputs`."""
+"""The command line: a thin skin over `Study`, `Study.analysis`, `Study.rank` and the files they leave."""
 
 from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -19,14 +19,48 @@ from msmmiv.inference.covariance import CovType
 from msmmiv.inference.results import Interval
 from msmmiv.moments.cells import Missing
 from msmmiv.show.analysis import Analysis
-from msmmiv.show.outputs import check_folder, write_outputs
-from msmmiv.show.summary import summary_text, wrap
+from msmmiv.show.outputs import check_folder, write_outputs, write_rank
+from msmmiv.show.summary import rank_text, summary_text, wrap
 from msmmiv.show.words import number, one_line
 
 __all__ = ["main"]
 
 _HEADER = b'# {"format": "msmmiv-moments'
 _FOOTER = b'"format": "msmmiv-moments'
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Where the data are and which column is which: every command that reads data takes these.
+_ROLES: tuple[Callable[[Any], Any], ...] = (
+    click.argument("file"),
+    click.option("-y", "--outcome", metavar="COLUMN", help="Outcome."),
+    click.option("-t", "--treatment", metavar="COLUMN", help="Treatment, randomised inside sites."),
+    click.option(
+        "-m", "--mediator", "mediators", metavar="COLUMN", multiple=True, help="Mediator; repeat for several."
+    ),
+    click.option("-s", "--site", metavar="COLUMN", help="Site."),
+    click.option("-x", "--covariate", "covariates", metavar="COLUMN", multiple=True,
+                  help="Covariate fixed before treatment; repeat for several."),
+    click.option("--cluster", metavar="COLUMN", help="Group inside sites for clustered standard errors."),
+    click.option("--block", metavar="COLUMN", help="Randomisation block inside sites."),
+    click.option("--weights", metavar="COLUMN", help="Weights; needs --weight-kind."),
+    click.option("--weight-kind", type=click.Choice(get_args(WeightKind)), help="What the weights mean."),
+    click.option("--control", metavar="LABEL", help="Reference arm; tried as a number first, then as text."),
+    click.option(
+        "--treatment-kind", type=click.Choice(get_args(TreatmentKind)), help="Arms (default) or a dose."
+    ),
+    click.option("--estimand", type=click.Choice(get_args(Estimand)),
+                  help="Average effects (default) or effects among compliers."),
+    click.option("--missing", type=click.Choice(get_args(Missing)),
+                  help="Rows without site or arm: an error (default), or left out."),
+)  # fmt: skip
+
+
+def _with_roles(command: F) -> F:
+    """Give a command the argument FILE and the options of the roles, in the order of the help."""
+    for option in reversed(_ROLES):
+        command = option(command)
+    return command
 
 
 @contextmanager
@@ -78,27 +112,7 @@ def demo(out: str) -> None:
 
 
 @main.command()
-@click.argument("file")
-@click.option("-y", "--outcome", metavar="COLUMN", help="Outcome.")
-@click.option("-t", "--treatment", metavar="COLUMN", help="Treatment, randomised inside sites.")
-@click.option(
-    "-m", "--mediator", "mediators", metavar="COLUMN", multiple=True, help="Mediator; repeat for several."
-)
-@click.option("-s", "--site", metavar="COLUMN", help="Site.")
-@click.option("-x", "--covariate", "covariates", metavar="COLUMN", multiple=True,
-              help="Covariate fixed before treatment; repeat for several.")  # fmt: skip
-@click.option("--cluster", metavar="COLUMN", help="Group inside sites for clustered standard errors.")
-@click.option("--block", metavar="COLUMN", help="Randomisation block inside sites.")
-@click.option("--weights", metavar="COLUMN", help="Weights; needs --weight-kind.")
-@click.option("--weight-kind", type=click.Choice(get_args(WeightKind)), help="What the weights mean.")
-@click.option("--control", metavar="LABEL", help="Reference arm; tried as a number first, then as text.")
-@click.option(
-    "--treatment-kind", type=click.Choice(get_args(TreatmentKind)), help="Arms (default) or a dose."
-)
-@click.option("--estimand", type=click.Choice(get_args(Estimand)),
-              help="Average effects (default) or effects among compliers.")  # fmt: skip
-@click.option("--missing", type=click.Choice(get_args(Missing)),
-              help="Rows without site or arm: an error (default), or left out.")  # fmt: skip
+@_with_roles
 @click.option("--cov", "cov_type", type=click.Choice(get_args(CovType)),
               help="Covariance of the headline; without --estimator it means 2SLS.")  # fmt: skip
 @click.option("--estimator", type=click.Choice(tuple(ESTIMATORS)),
@@ -115,18 +129,18 @@ def analyze(
     file: str, cov_type: CovType | None, estimator: Method | None, interval: Interval | None, direct_effect: bool,
     out: str | None, title: str | None, quiet: bool, missing: Missing | None, **roles: Any,
 ) -> None:  # fmt: skip
-    r"""Analyse FILE: a CSV or Parquet file of persons, a glob of several, or moments files.
+    """Analyse FILE: a CSV or Parquet file of persons, a glob of several, or moments files.
 
     Moments files (written by Moments.save) carry their roles, so -y, -t, -m, -s and the other roles are
     left out; several are merged.
 
     \b
     msmmiv analyze trial.csv -y score -t treated -m hours -m dosage -s school --out results
-    """
+    """  # noqa: D301 - click reads the control character
     with _plain_words():
         if out:
             check_folder(out)
-        study = _study(file, {k: v for k, v in roles.items() if v not in (None, ())}, missing)
+        study = _study(file, roles, missing)
         analysis = study.analysis(
             title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect,
             interval=interval or "wald",
@@ -137,7 +151,41 @@ def analyze(
             _say_where(files)
 
 
-def _study(file: str, roles: dict[str, Any], missing: Missing | None) -> mm.Study:
+@main.command()
+@_with_roles
+@click.option("--direct-effect", is_flag=True, help="Ask also whether mediators differ from a direct effect.")
+@click.option("--draws", type=int, default=999, show_default=True, help="Draws of noise alone.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of these draws.")
+@click.option("--out", metavar="DIR", help="Folder for tables and figures; without it nothing is written.")
+def rank(
+    file: str,
+    direct_effect: bool,
+    draws: int,
+    seed: int,
+    out: str | None,
+    missing: Missing | None,
+    **roles: Any,
+) -> None:
+    """Report for FILE whether the sites can tell the mediators apart: assumption (viii).
+
+    FILE and the roles are those of analyze; the outcome decides only which rows are used.
+
+    \b
+    msmmiv rank trial.csv -y score -t treated -m hours -m dosage -s school --out results
+    """  # noqa: D301 - click reads the control character
+    with _plain_words():
+        if out:
+            check_folder(out)
+        report = _study(file, roles, missing).rank(direct_effect=direct_effect, draws=draws, seed=seed)
+        if out:
+            write_rank(report, out)
+        click.echo(rank_text(report), nl=False)
+        if out:
+            click.echo(f"\nTables and figures: {Path(out)}")
+
+
+def _study(file: str, given: dict[str, Any], missing: Missing | None) -> mm.Study:
+    roles = {k: v for k, v in given.items() if v not in (None, ())}
     paths = sorted(glob.glob(file)) if glob.has_magic(file) else [file]  # noqa: PTH207 - absolute patterns too
     kinds = {_is_moments(Path(p)) for p in paths}
     if kinds == {True}:

@@ -12,7 +12,17 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Codes", "dependent_columns", "frozen", "gram_pinv", "gram_solve", "group_sum", "schur"]
+__all__ = [
+    "Array",
+    "Codes",
+    "dependent_columns",
+    "frozen",
+    "gram_pinv",
+    "gram_root",
+    "gram_solve",
+    "group_sum",
+    "schur",
+]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Codes: TypeAlias = npt.NDArray[np.int64]
@@ -77,6 +87,21 @@ def gram_pinv(blocks: Array) -> tuple[Array, Codes]:
     inverse = np.where(keep, 1.0 / np.where(keep, values, 1.0), 0.0)
     pinv = np.einsum("kij,kj,klj->kil", vectors, inverse, vectors)
     return pinv, keep.sum(axis=1)
+
+
+def gram_root(blocks: Array) -> Array:
+    """Symmetric square root of each of a stack of small Gram matrices; values below zero count as rounding.
+
+    Examples
+    --------
+    >>> gram_root(np.array([[[4.0]], [[0.0]]])).ravel().tolist()
+    [2.0, 0.0]
+    """
+    if blocks.shape[-1] == 1:
+        return np.sqrt(np.clip(blocks, 0.0, None))
+    values, vectors = np.linalg.eigh(blocks)
+    out: Array = np.einsum("kij,kj,klj->kil", vectors, np.sqrt(np.clip(values, 0.0, None)), vectors)
+    return out
 
 
 def _scale(gram: Array) -> Array:

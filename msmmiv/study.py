@@ -12,8 +12,9 @@ import pandas as pd
 
 from msmmiv.design import Design
 from msmmiv.diagnose.heterogeneity import Heterogeneity, heterogeneity
+from msmmiv.diagnose.influence import leave_one_out
 from msmmiv.diagnose.rank import RankReport, rank
-from msmmiv.errors import ChoiceError, DataError, DesignError, MomentsMismatch, check_choice
+from msmmiv.errors import ChoiceError, DesignError, MomentsMismatch, check_choice
 from msmmiv.estimate import Estimator, Method, exogeneity_test, fit, fit_all, fit_by_rule, system_of
 from msmmiv.estimate.bias import BiasDecomposition, bias_decomposition
 from msmmiv.estimate.linearmodels_bridge import Intercepts, LinearModel, rows_to_linearmodels
@@ -301,15 +302,7 @@ class Study:
         (79, 1)
         """
         whole = self.fit(estimator, cov_type="site", direct_effect=direct_effect)
-        if whole.status is not None:
-            raise DataError(f"There is nothing to leave sites out of: {whole.status}.")
-        equations = whole.equations
-        if equations is None:
-            raise ChoiceError(
-                "Estimators of the unweighted average do not solve site equations; use 'ujive'."
-            )
-        index = pd.Index(self.moments.sites, name="left_out")
-        return pd.DataFrame(equations.jackknife(), index, columns=list(equations.terms))
+        return leave_one_out(whole, self.moments.sites)
 
     def linearmodels(
         self, kind: LinearModel = "2sls", *, direct_effect: bool = False, intercepts: Intercepts = "dummies"
@@ -329,9 +322,9 @@ class Study:
         """
         return rows_to_linearmodels(self._rows, kind=kind, direct_effect=direct_effect, intercepts=intercepts)
 
-    def rank(self, *, direct_effect: bool = False) -> RankReport:
-        """Assumption (viii): what the compliance matrix says; see `msmmiv.rank`."""
-        return rank(self.moments, direct_effect=direct_effect)
+    def rank(self, *, direct_effect: bool = False, draws: int = 999, seed: int = 0) -> RankReport:
+        """Assumption (viii): whether the sites tell the mediators apart; see `msmmiv.rank`."""
+        return rank(self.moments, direct_effect=direct_effect, draws=draws, seed=seed, rows=self._rows)
 
     def analysis(
         self,

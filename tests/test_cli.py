@@ -281,6 +281,69 @@ def test_a_file_in_the_way_stops_before_the_work(csv, tmp_path):
     assert "is a file" in done.stderr
 
 
+def test_rank_prints_the_page_and_writes_the_tables(csv, tmp_path):
+    words = [*ROLES, "-m", "m2", "--direct-effect", "--draws", 99, "--seed", 7]
+    done = run("rank", csv, *words, "--out", tmp_path / "out")
+    assert (done.exit_code, done.stderr) == (0, "")
+    report = mm.Study(csv, design("m1", "m2")).rank(direct_effect=True, draws=99, seed=7)
+    assert " ".join(done.stdout.split()).startswith(" ".join(str(report).split()))
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 100
+    assert done.stdout.endswith(f"\nTables and figures: {tmp_path / 'out'}\n")
+    table = pd.read_csv(tmp_path / "out" / "rank_directions.csv")
+    assert table["strength"].to_numpy() == pytest.approx(report.spectrum.strength, rel=1e-12)
+    assert table["p_value"].to_numpy() == pytest.approx(report.spectrum.pvalues)
+    found = json.loads((tmp_path / "out" / "rank.json").read_text(encoding="utf-8"))
+    assert (found["direct_effect"], found["draws"], found["seed"]) == (True, 99, 7)
+    assert (tmp_path / "out" / "figures" / "rank_spectrum.png").exists()
+
+
+def test_rank_alone_writes_nothing(csv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run("rank", csv, *ROLES, "--draws", 19)
+    assert done.exit_code == 0
+    assert "Tables and figures" not in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["trial.csv"]
+
+
+def test_rank_of_moments(csv, tmp_path):
+    whole = mm.Moments.from_data(csv, design("m1")).save(tmp_path / "m.csv")
+    assert run("rank", whole, "--draws", 19).stdout == run("rank", csv, *ROLES, "--draws", 19).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-y", "y", "-t", "t", "-m", "M1", "-s", "s"], "Error: Column 'M1' (mediator) is not in the data."),
+        ([*ROLES, "--draws", "5"], "Error: draws=5 cannot show"),
+        ([*ROLES, "--weights", "x"], "Error: "),
+    ],
+)
+def test_rank_refuses_in_one_line(csv, words, said):
+    done = run("rank", csv, *words)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(said)
+    assert run("analyze", csv, *words).stderr == done.stderr or "--draws" in words
+
+
+def test_rank_of_data_with_gaps(csv):
+    rows = pd.read_csv(csv)
+    rows.loc[[0, 5], "m1"] = [np.nan, np.inf]
+    rows = rows[(rows["s"] != 3) | (rows["t"] == 1)]
+    rows.to_csv(csv, index=False)
+    done = run("rank", csv, *ROLES, "--draws", 19)
+    assert done.exit_code == 0
+    assert done.stderr.count("Warning: ") == done.stderr.count("\n") == 1
+    assert "7 usable sites" in done.stdout
+
+
+def test_rank_with_too_few_sites(csv):
+    rows = pd.read_csv(csv)
+    rows[rows["s"] < 2].to_csv(csv, index=False)
+    done = run("rank", csv, *ROLES, "-m", "m2", "--direct-effect")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "assumption (viii.b)" in done.stderr
+
+
 def test_help_lists_the_options():
     done = run("analyze", "--help")
     assert done.exit_code == 0
@@ -289,7 +352,10 @@ def test_help_lists_the_options():
                    "--estimator", "--interval", "--direct-effect", "--out", "--title", "--quiet"):  # fmt: skip
         assert option in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
-    assert {"analyze", "demo"} <= set(run("--help").stdout.split())
+    for option in ("--outcome", "--missing", "--direct-effect", "--draws", "--seed", "--out"):
+        assert option in run("rank", "--help").stdout
+    assert "\n  msmmiv rank trial.csv" in run("rank", "--help").stdout
+    assert {"analyze", "demo", "rank"} <= set(run("--help").stdout.split())
 
 
 def test_version():

@@ -12,9 +12,8 @@ from msmmiv.inference.covariance import CovType, Scores, SmallSample, sandwich_m
 from msmmiv.inference.first_stage import SlopeCovariance, slope_covariances
 from msmmiv.inference.stage import FirstStage
 from msmmiv.inference.tests import NotApplicable, TestResult, chi2_test, f_test
-from msmmiv.linalg import Array, Codes, gram_solve, schur
+from msmmiv.linalg import Array, gram_solve, schur
 from msmmiv.moments.sums import Rows
-from msmmiv.moments.within import Within
 
 __all__ = ["first_stages", "overidentification", "wu_hausman"]
 
@@ -128,7 +127,7 @@ def _robust_f(
     if not np.isfinite(cov.blocks).all():
         return NotApplicable(label, "a site has an arm of one row, whose variance cannot be estimated")
     within, slopes = system.within, system.site_slopes[:, :, j]
-    if np.any(_estimable(within, cov.blocks, slopes) < within.rank):
+    if np.any(cov.estimable(within.omega, slopes) < within.rank):
         return NotApplicable(
             label,
             "in some sites the covariance is singular (too few clusters, or no variation inside the arms)",
@@ -137,17 +136,6 @@ def _robust_f(
     common = np.broadcast_to(np.eye(d), (len(slopes), d, d)) if system.n_direct else None
     df_denom = float(len(within.moments.clusters) - 1) if kind == "cluster" else df
     return f_test(label, null, cov.wald(slopes, common) / excluded, excluded, df_denom)
-
-
-def _estimable(within: Within, blocks: Array, slopes: Array) -> Codes:
-    """(K,) number of directions in which a site's slopes have a variance that is more than rounding."""
-    values, vectors = np.linalg.eigh(within.omega)
-    root = np.einsum("kde,ke,kfe->kdf", vectors, np.sqrt(np.clip(values, 0.0, None)), vectors)
-    sizes = np.linalg.eigvalsh(root @ blocks @ root)
-    signal = np.einsum("kd,kde,ke->k", slopes, within.omega, slopes)
-    floor = np.maximum(1e-10 * sizes[:, -1], 1e-12 * np.maximum(signal, np.finfo(float).tiny))
-    out: Codes = (sizes > floor[:, None]).sum(axis=1)
-    return out
 
 
 def overidentification(system: System, solution: Solution) -> tuple[TestResult, TestResult]:

@@ -99,8 +99,12 @@ class System:
         size = 1 + self.n_mediators
         own, rest = list(range(size)), list(range(size, len(self.total)))
         inside = (self.total - self.projected)[:size, :size]
+        between = schur(self.projected, own, rest)
+        # What exogenous regressors explain to the last digit leaves rounding, of either sign.
+        nothing = np.diag(between) <= 1e-14 * np.diag(self.projected)[:size]
+        between[nothing] = between[:, nothing] = 0.0
         return ReducedForm(
-            between=schur(self.projected, own, rest),
+            between=between,
             within=inside / self.df_within,
             n_instruments=self.n_excluded,
             df=self.df_within,

@@ -161,7 +161,9 @@ class Sites:
         e = (b @ self.estimates.reshape(k * d, q).T).reshape(-1, k, d)
         outer = (b[:, :, None] * b[:, None, :]).reshape(len(b), q * q)
         v = (outer @ self.cov.transpose(2, 4, 0, 1, 3).reshape(q * q, -1)).reshape(-1, k, d, d)
-        share = (b @ self.cov[:, :, 1:].transpose(4, 0, 1, 2, 3).reshape(q, -1)).reshape(-1, k, d, q - 1, d)
+        share = (b @ self.cov[:, :, 1:].transpose(4, 0, 1, 2, 3).reshape(q, -1)).reshape(
+            len(b), k, d, q - 1, d
+        )
         inverse = _inverse_roots(v)  # W with W V W' = I
         white = np.einsum("ckde,cke->ckd", inverse, e)
         ones = inverse * self.present[None, :, None, :]
@@ -236,8 +238,10 @@ def _least_squares(left: Array, right: Array, weight: Array) -> Array:
 
 def _projected(left: Array, ones: Array, weight: Array) -> Array:
     """The part of every column of ``left`` that the direct effect explains."""
-    columns = [_least_squares(left[:, :, p], ones, weight) for p in range(left.shape[2])]
-    return np.asarray(np.einsum("cnd,pcd->cnp", ones, np.stack(columns)), dtype=np.float64)
+    out = np.empty_like(left)
+    for p in range(left.shape[2]):
+        out[:, :, p] = np.einsum("cnd,cd->cn", ones, _least_squares(left[:, :, p], ones, weight))
+    return out
 
 
 def _inverse_roots(v: Array) -> Array:

@@ -132,7 +132,7 @@ def leave_one_out(analysis: Analysis) -> tuple[str, ...]:
     """
     found = analysis.leave_one_out
     if isinstance(found, NotApplicable):
-        return (f"Leaving out one site at a time was not done: {found.reason}.",)
+        return (f"Leaving out one site at a time was not done: {found.reason.rstrip('.')}.",)
     lines = []
     for name in analysis.effects.mediators:
         column = found[name]

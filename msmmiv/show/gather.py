@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-import pandas as pd
-
 from msmmiv.diagnose.heterogeneity import Heterogeneity
+from msmmiv.diagnose.influence import leave_one_out
 from msmmiv.diagnose.rank import RankReport
 from msmmiv.errors import MsmmivError
 from msmmiv.estimate import Estimator, Method
@@ -76,7 +75,7 @@ def gather(
         anderson_rubin=tuple(_anderson_rubin(study, m, direct_effect=direct_effect) for m in design.mediators),
         heterogeneity=_or_reason("Heterogeneity", lambda: study.heterogeneity(direct_effect=direct_effect)),
         bias=_or_reason("Bias decomposition", study.bias_decomposition),
-        leave_one_out=_leave_one_out(study, headline),
+        leave_one_out=_or_reason("Leave-one-out", lambda: leave_one_out(headline, study.moments.sites)),
     )  # fmt: skip
 
 
@@ -144,14 +143,3 @@ def _anderson_rubin(study: Asked, term: str, *, direct_effect: bool) -> Confiden
         ask = f"anderson_rubin_set({term!r}{', direct_effect=True' if direct_effect else ''})"
         return NotApplicable(term, f"with {sites:,} sites it takes long; ask for it with study.{ask}")
     return _or_reason(term, lambda: study.anderson_rubin_set(term, direct_effect=direct_effect))
-
-
-def _leave_one_out(study: Asked, fit: Estimate) -> pd.DataFrame | NotApplicable:
-    """`Study.leave_one_out` for the headline's own estimator, from the equations that it already holds."""
-    name = "Leave-one-out"
-    if fit.status is not None:
-        return NotApplicable(name, "there is no point estimate to begin with")
-    if fit.equations is None:
-        return NotApplicable(name, "the headline's estimator does not solve one equation per site")
-    index = pd.Index(study.moments.sites, name="left_out")
-    return pd.DataFrame(fit.equations.jackknife(), index, columns=list(fit.equations.terms))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,20 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.diagnose.heterogeneity import Heterogeneity
+from msmmiv.diagnose.rank import RankReport
 from msmmiv.errors import MsmmivError, OutputError
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestStatistic
 from msmmiv.show.analysis import Analysis
-from msmmiv.show.plots import gallery
+from msmmiv.show.plots import Picture, gallery, rank_pictures
 from msmmiv.show.provenance import moments_digest, table_text, versions
+from msmmiv.show.rank_tables import rank_frames
 from msmmiv.show.report import render_report
 from msmmiv.show.sets import shape_of, term_rows
-from msmmiv.show.summary import summary_text
+from msmmiv.show.summary import rank_text, summary_text
 
-__all__ = ["check_folder", "write_outputs"]
+__all__ = ["check_folder", "write_outputs", "write_rank"]
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -56,8 +59,9 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     Returns
     -------
     dict of str to Path
-        ``report``, ``summary``, ``estimates``, ``site_effects``, ``moments``, ``results``, and
-        ``figures/<name>`` for every figure (its PNG; an SVG of the same name lies beside it).
+        ``report``, ``summary``, ``estimates``, ``site_effects``, ``moments``, ``results``,
+        ``rank_<table>`` for every table about rank that has rows, and ``figures/<name>`` for every figure
+        (its PNG; an SVG of the same name lies beside it).
 
     Raises
     ------
@@ -70,13 +74,9 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     files = write_outputs(mm.Study(mm.data.star()).analysis(), folder)
     >>> sorted(files)[:4]
-    ['estimates', 'figures/estimates', 'figures/forest', 'figures/site_scatter']
+    ['estimates', 'figures/compliance_map', 'figures/estimates', 'figures/forest']
     """
-    path = check_folder(folder)
-    try:
-        (path / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {str(path)!r} could not be made: {error.strerror}.") from error
+    path = _made(folder)
     files = {
         "report": path / "report.html", "summary": path / "summary.txt", "estimates": path / "estimates.csv",
         "site_effects": path / "site_effects.csv", "results": path / "results.json",
@@ -86,11 +86,67 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     _write(files["summary"], summary_text(analysis))
     _write(files["estimates"], table_text(_estimates(analysis)))
     _write(files["site_effects"], table_text(analysis.effects.to_frame()))
-    _write(files["results"], json.dumps(_plain(_results(analysis)), allow_nan=False, indent=1) + "\n")
+    _write(files["results"], _json(_results(analysis)))
     files["moments"] = analysis.moments.save(path / "moments.csv")
-    for picture in pictures:
-        files[f"figures/{picture.name}"] = picture.save(path / "figures")[0]
+    return files | _rank_files(analysis.rank, path) | _figures(pictures, path)
+
+
+def write_rank(report: RankReport, folder: str | Path) -> dict[str, Path]:
+    """Write a rank report into a folder, which is made if it is not there: page, tables, numbers and figures.
+
+    Parameters
+    ----------
+    report : RankReport
+    folder : path
+
+    Returns
+    -------
+    dict of str to Path
+        ``rank`` (the page), ``rank_json``, ``rank_<table>`` for every table with rows, and ``figures/<name>``.
+
+    Raises
+    ------
+    OutputError
+        When the folder cannot be made.
+
+    Examples
+    --------
+    >>> import msmmiv as mm, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_rank(mm.rank(mm.data.star()), folder)
+    >>> sorted(files)[:4]
+    ['figures/compliance_map', 'figures/rank_spectrum', 'rank', 'rank_directions']
+    """
+    path = _made(folder)
+    files = {"rank": path / "rank.txt", "rank_json": path / "rank.json"}
+    _write(files["rank"], rank_text(report))
+    _write(files["rank_json"], _json(_rank(report)))
+    return files | _rank_files(report, path) | _figures(rank_pictures(report), path)
+
+
+def _made(folder: str | Path) -> Path:
+    path = check_folder(folder)
+    try:
+        (path / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {str(path)!r} could not be made: {error.strerror}.") from error
+    return path
+
+
+def _rank_files(report: RankReport, path: Path) -> dict[str, Path]:
+    files = {}
+    for name, frame in rank_frames(report).items():
+        files[f"rank_{name}"] = path / f"rank_{name}.csv"
+        _write(files[f"rank_{name}"], table_text(frame))
     return files
+
+
+def _figures(pictures: Sequence[Picture], path: Path) -> dict[str, Path]:
+    return {f"figures/{p.name}": p.save(path / "figures")[0] for p in pictures}
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(_plain(values), allow_nan=False, indent=1) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -132,6 +188,22 @@ def _heterogeneity(found: Heterogeneity) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _rank(report: RankReport) -> dict[str, Any]:
+    """Every number of the report, by table; of the compliances themselves site_effects.csv has the estimates."""
+    found = report.spectrum
+    return {
+        "mediators": report.mediators, "contrasts": report.contrasts, "n_sites": report.n_sites,
+        "n_instruments": report.n_instruments, "n_mediators": report.n_mediators, "direct_effect": report.direct_effect,
+        "noise": report.noise, "draws": found.draws if found else None, "seed": found.seed if found else None,
+        "directions": report.to_frame().to_dict("records"), "why_no_spectrum": report.why_no_spectrum,
+        "tests": report.tests_frame().to_dict("records"), "variation": report.variation.to_dict("records"),
+        "strength": report.strength.to_dict("records"), "thresholds": report.thresholds.to_dict("records"),
+        "correlation": report.correlation.to_dict("records"), "leverage": report.leverage.to_dict("list"),
+        "cragg_donald": _maybe(report.cragg_donald), "cluster_level": _maybe(report.cluster_level),
+        "constant_in_clusters": report.constant_in_clusters, "sentence": report.sentence, "sentences": report.sentences,
+    }  # fmt: skip
+
+
 def _results(analysis: Analysis) -> dict[str, Any]:
     rank, spread, bias, without = analysis.rank, analysis.heterogeneity, analysis.bias, analysis.leave_one_out
     return {
@@ -144,16 +216,7 @@ def _results(analysis: Analysis) -> dict[str, Any]:
         "headline": 0,
         "fits": [_fit(f) for f in analysis.fits],
         "skipped": list(analysis.skipped),
-        "rank": {
-            "n_sites": rank.n_sites,
-            "n_instruments": rank.n_instruments,
-            "n_mediators": rank.n_mediators,
-            "direct_effect": rank.direct_effect,
-            "directions": rank.to_frame().to_dict("records"),
-            "cragg_donald": _maybe(rank.cragg_donald),
-            "cluster_level": _maybe(rank.cluster_level),
-            "sentence": rank.sentence,
-        },
+        "rank": _rank(rank),
         "anderson_rubin": [
             s.to_dict() | {"set": str(s)} if isinstance(s, ConfidenceSet) else _maybe(s)
             for s in analysis.anderson_rubin

@@ -20,6 +20,8 @@ __all__ = [
     "rests_on",
 ]
 
+#: First-stage statistic below which the reader is warned; no method is chosen by it.
+WEAK = 10.0
 OVERIDENTIFICATION = (
     "The over-identification tests ask whether all sites agree on one set of mediator effects. A rejection says that "
     "at least one of these fails: exclusion (ii), linearity (iii, iv), ignorable assignment (vi), unrelated "
@@ -137,23 +139,31 @@ def weakness(report: RankReport, fit: Estimate) -> str:
     >>> weakness(mm.rank(weak), mm.fit(weak, "2sls"))[:60]
     'Weak instruments: in the weakest direction the first-stage F'
     """
-    found = report.cluster_level if isinstance(report.cluster_level, float) else report.cragg_donald
-    if not isinstance(found, float):  # no F, as with probability weights: what the singular values say
-        found = float(report.singular_values[-1] ** 2 / report.n_instruments)
-    if found >= 10.0:
+    found, what = _weakest(report)
+    if not found < WEAK:  # none, or strong enough not to warn
         return ""
     lean = (
         "two-stage least squares leans towards least squares and its intervals are too short; the headline takes "
         "the lean out"
     )
     if fit.interval == "score":
-        what = f"{lean}, and its confidence sets allow for the weakness."
+        said = f"{lean}, and its confidence sets allow for the weakness."
     elif fit.rule and fit.method == "ujive":
-        what = f"{lean}, and with this many sites its interval held what it claims in simulations."
+        said = f"{lean}, and by the rule these instruments are strong enough for its interval."
     else:
-        what = "estimates are unreliable: 2SLS leans towards least squares, and intervals are too short."
-    where = f"in the weakest direction the first-stage F is {number(found, 2)} (see Rank)"
-    return f"Weak instruments: {where}. There {what}"
+        said = "estimates are unreliable: 2SLS leans towards least squares, and intervals are too short."
+    where = f"in the weakest direction the {what} is {number(found, 2)} (see Rank)"
+    return f"Weak instruments: {where}. There {said}"
+
+
+def _weakest(report: RankReport) -> tuple[float, str]:
+    """The statistic of the weakest direction, with clusters as rows where they are declared; NaN without any."""
+    for value in (report.cluster_level, report.cragg_donald):
+        if isinstance(value, float):
+            return value, "first-stage F"
+    if report.spectrum is None:
+        return float("nan"), ""
+    return float(report.spectrum.strength[-1]), "strength, of which noise gives 1,"
 
 
 def _pair(analysis: Analysis) -> tuple[Estimate, Estimate] | None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from msmmiv.audit.assumptions import Assumption, AssumptionVariant, load_assumptions
+from msmmiv.diagnose.rank_words import GATES
 from msmmiv.errors import OutputError
 from msmmiv.inference.tests import NotApplicable
-from msmmiv.show import explain, peers, readings, reproduce, tables
+from msmmiv.show import explain, peers, rank_tables, readings, reproduce, tables
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.plots import Picture, gallery
 from msmmiv.show.provenance import moments_digest, versions
@@ -37,7 +38,7 @@ def render_report(analysis: Analysis, *, pictures: Sequence[Picture] | None = No
     >>> import msmmiv as mm
     >>> page = render_report(mm.Study(mm.data.star()).analysis())
     >>> page.startswith("<!doctype html>"), page.count("<svg ")
-    (True, 3)
+    (True, 5)
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -110,9 +111,11 @@ def _context(analysis: Analysis) -> dict[str, Any]:
         "without": explain.leave_one_out(analysis),
         "stages": tables.first_stages(fit),
         "unavailable": _unavailable(analysis),
-        "rank": tables.rank(analysis.rank),
-        "rank_lines": tables.rank_facts(analysis.rank),
+        "rank": rank_tables.rank_tables(analysis.rank),
+        "rank_lines": analysis.rank.sentences,
+        "rank_counts": rank_tables.counts(analysis.rank),
         "rank_sentence": analysis.rank.sentence,
+        "gates": GATES,
         "tests": tables.tests(fit),
         "overidentification": readings.OVERIDENTIFICATION,
         "clustered": bool(moments.design.cluster),

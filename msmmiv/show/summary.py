@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
+from msmmiv.diagnose.rank import RankReport
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic
 from msmmiv.moments.flow import SampleFlow
@@ -15,7 +16,7 @@ from msmmiv.show.sets import set_words, term_rows, why
 from msmmiv.show.tables import across_sites
 from msmmiv.show.words import fit_label, number, one_line, p_value, p_words, short
 
-__all__ = ["WIDTH", "summary_text"]
+__all__ = ["WIDTH", "rank_text", "summary_text"]
 
 WIDTH = 100
 
@@ -53,13 +54,7 @@ def summary_text(analysis: Analysis) -> str:
         _section("Weak instruments", map(wrap, anderson_rubin(analysis))),
         _section("Across sites", _across(analysis)),
         _section("First stages", _stages(fit)),
-        _section(
-            "Rank",
-            [
-                wrap(line, hang=9 if line.startswith("(viii") else 2)
-                for line in str(analysis.rank).splitlines()
-            ],
-        ),
+        _section("Rank", rank_text(analysis.rank).splitlines()),
         _section(
             "Tests", [_test(t) for t in (fit.sargan, fit.basmann, fit.wu_hausman, fit.wu_hausman_robust)]
         ),
@@ -68,6 +63,24 @@ def summary_text(analysis: Analysis) -> str:
     if fit.notes:
         parts.append(_section("Notes", [wrap(f"- {note}", hang=2) for note in fit.notes]))
     return "\n\n".join(parts) + "\n"
+
+
+def rank_text(report: RankReport) -> str:
+    """The page of a rank report; no line over 100 characters.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> rank_text(mm.rank(mm.data.star())).splitlines()[0]
+    'Rank of the compliance matrix, assumption (viii): class_size'
+    """
+    return "".join(f"{wrap(line, hang=_hang(line))}\n" for line in str(report).splitlines())
+
+
+def _hang(line: str) -> int:
+    """Paragraphs are not indented, items are."""
+    lead = len(line) - len(line.lstrip(" "))
+    return lead + 2 if lead else 0
 
 
 def wrap(text: str, *, hang: int = 0) -> str:

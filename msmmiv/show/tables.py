@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from msmmiv.diagnose.heterogeneity import Heterogeneity
-from msmmiv.diagnose.rank import RankReport
 from msmmiv.estimate.bias import BiasDecomposition
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.stage import FirstStage
@@ -22,7 +21,7 @@ from msmmiv.show.sets import set_words, term_rows
 from msmmiv.show.words import fit_label, number, one_line, p_value
 
 __all__ = ["SITES_SHOWN", "Cell", "Table", "across_sites", "all_estimates", "averages", "bias", "first_stages", "flow",
-           "headline", "make", "missing_by_arm", "rank", "rank_facts", "sites", "tests"]  # fmt: skip
+           "headline", "make", "missing_by_arm", "p_cell", "sites", "tests"]  # fmt: skip
 
 #: Rows of the site table in the report; the file site_effects.csv has them all.
 SITES_SHOWN = 250
@@ -71,7 +70,8 @@ def _cell(value: Any) -> Cell:
     return Cell(number(float(value)), None if math.isnan(value) else float(value))
 
 
-def _p(value: float) -> Cell:
+def p_cell(value: float) -> Cell:
+    """A p value."""
     return Cell(p_value(value), None if math.isnan(value) else float(value))
 
 
@@ -85,7 +85,8 @@ def headline(fit: Estimate) -> Table:
     ['-1.114', '0.2723', '-1.649 to -0.5781']
     """
     rows = [
-        (r.term, r.estimate, r.std_error, set_words(r.found), r.statistic, _p(r.p_value), Cell(f"{df:.4g}", float(df)))
+        (r.term, r.estimate, r.std_error, set_words(r.found), r.statistic, p_cell(r.p_value),
+         Cell(f"{df:.4g}", float(df)))
         for r, df in zip(term_rows(fit), fit.df, strict=True)
     ]  # fmt: skip
     columns = ("Term", "Estimate", "Std. error", "95% confidence set", "t", "p", "df")
@@ -98,7 +99,7 @@ def headline(fit: Estimate) -> Table:
 def all_estimates(fits: Sequence[Estimate]) -> Table:
     """Mediators and direct effects of every fit (covariates are in estimates.csv)."""
     rows = [
-        (fit_label(f), r.term, r.estimate, r.std_error, set_words(r.found), _p(r.p_value))
+        (fit_label(f), r.term, r.estimate, r.std_error, set_words(r.found), p_cell(r.p_value))
         for f in fits
         for r in term_rows(f)
         if r.term not in f.design.covariates
@@ -182,8 +183,8 @@ def _stage(stage: FirstStage, kind: str) -> tuple[Any, ...]:
     plain, robust = stage.f_classical, stage.f_robust
     same = isinstance(robust, TestStatistic)
     return (
-        stage.variable, kind, plain.stat, plain.dist, _p(plain.pvalue), stage.partial_r2, stage.r2,
-        robust.stat if same else Cell("not available"), _p(robust.pvalue) if same else Cell(""),
+        stage.variable, kind, plain.stat, plain.dist, p_cell(plain.pvalue), stage.partial_r2, stage.r2,
+        robust.stat if same else Cell("not available"), p_cell(robust.pvalue) if same else Cell(""),
     )  # fmt: skip
 
 
@@ -191,50 +192,12 @@ def tests(fit: Estimate) -> Table:
     """Over-identification and endogeneity."""
     found: tuple[TestResult, ...] = (fit.sargan, fit.basmann, fit.wu_hausman, fit.wu_hausman_robust)
     rows = [
-        (t.name, t.stat, t.dist, _p(t.pvalue), t.null)
+        (t.name, t.stat, t.dist, p_cell(t.pvalue), t.null)
         if isinstance(t, TestStatistic)
         else (t.name, Cell("–"), "", Cell(""), f"not applicable: {t.reason}")
         for t in found
     ]
     return make("Tests", ("Test", "Statistic", "Reference", "p", "Null hypothesis"), rows)
-
-
-def rank(report: RankReport) -> Table:
-    """One row per direction in which the sites differ."""
-    frame = report.to_frame()
-    names = [c for c in frame if str(c).startswith("of ")]
-    rows = [
-        tuple(int(v) if c == "direction" else float(v) for c, v in zip(frame, row, strict=True))
-        for row in frame.itertuples(index=False, name=None)
-    ]
-    columns = (
-        "Direction",
-        "Singular value",
-        "First-stage F",
-        "Share of OLS bias left",
-        *(one_line(n) for n in names),
-    )
-    return make(
-        "Directions in which the sites differ, strongest first (mediators in residual sd)", columns, rows
-    )
-
-
-def rank_facts(report: RankReport) -> list[str]:
-    """The counts and the two summary statistics, in words."""
-    direct = " and a direct effect" if report.direct_effect else ""
-    plural = "" if report.n_mediators == 1 else "s"
-    counts = (
-        f"(viii.b): {report.n_sites:,} usable sites for {report.n_mediators} mediator{plural}{direct}, "
-        f"{report.n_instruments:,} site-by-treatment instruments."
-    )
-    named = {"Cragg-Donald F": report.cragg_donald, "The same, clusters as rows": report.cluster_level}
-    return [
-        counts,
-        *(
-            f"{name}: {number(v)}." if isinstance(v, float) else f"{name}: not applicable ({v.reason})."
-            for name, v in named.items()
-        ),
-    ]
 
 
 def flow(steps: SampleFlow) -> Table:

@@ -62,7 +62,7 @@ def test_strength_with_classes_as_rows() -> None:
     assert stats[1] == pytest.approx(0.70, abs=0.005)
     report = mm.rank(two)
     assert report.cluster_level < 1
-    assert "cannot tell the effects apart" in report.sentence
+    assert "The effect of tch_exp is not separately identified" in report.sentence
     one = mm.rank(mm.data.star())
     assert one.cragg_donald == pytest.approx(1082.126, abs=6e-3)
     assert one.cluster_level == pytest.approx(31.63, abs=0.01)

@@ -26,7 +26,9 @@ def files(two, tmp_path_factory):
 
 def test_everything_is_there(files):
     assert sorted(files) == [
-        "estimates", "figures/estimates", "figures/forest", "figures/partial_1", "figures/partial_2", "moments",
+        "estimates", "figures/compliance_map", "figures/compliance_scatter", "figures/estimates", "figures/forest",
+        "figures/partial_1", "figures/partial_2", "figures/rank_spectrum", "moments", "rank_correlation",
+        "rank_directions", "rank_leverage", "rank_strength", "rank_tests", "rank_thresholds", "rank_variation",
         "report", "results", "site_effects", "summary",
     ]  # fmt: skip
     assert all(path.stat().st_size > 0 for path in files.values())
@@ -108,7 +110,7 @@ def test_the_same_input_gives_the_same_files(tmp_path):
         p.relative_to(tmp_path / "b"): p.read_bytes() for p in (tmp_path / "b").rglob("*") if p.is_file()
     }
     assert first == second
-    assert len(first) == 12
+    assert len(first) == 22
 
 
 def test_summary_has_no_line_over_100_columns(one, two, hostile, three_arms):

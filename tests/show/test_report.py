@@ -99,7 +99,7 @@ def test_it_can_be_read_without_eyes_or_mouse(page):
     assert tags.count("table") == tags.count("caption") > 6
     assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
     assert all(a["role"] == "img" and a["aria-labelledby"] for a in page.all("svg"))
-    assert len(page.all("svg")) == tags.count("figure") == 4
+    assert len(page.all("svg")) == tags.count("figure") == 7
 
 
 def test_it_says_what_it_must(page, two):
@@ -113,7 +113,9 @@ def test_it_says_what_it_must(page, two):
     ):  # fmt: skip
         assert text in words
     assert words.count("not assessed") == 9
-    assert [a["id"] for a in page.all("details")] == [f"assumption-{a.id}" for a in mm.load_assumptions()]
+    assert [a["id"] for a in page.all("details") if "id" in a] == [
+        f"assumption-{a.id}" for a in mm.load_assumptions()
+    ]
     for assumption in mm.load_assumptions():
         for asked in assumption.questions:
             assert " ".join(asked.split()) in words

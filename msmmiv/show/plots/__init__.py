@@ -1,9 +1,13 @@
 """Figures: drawn from results, with the numbers behind them; the only folder that imports matplotlib."""
 
+from msmmiv.show.plots.compliance_map import compliance_map
+from msmmiv.show.plots.compliance_scatter import compliance_scatter
 from msmmiv.show.plots.estimates import estimates
 from msmmiv.show.plots.forest import forest
-from msmmiv.show.plots.gallery import gallery
+from msmmiv.show.plots.gallery import gallery, rank_pictures
 from msmmiv.show.plots.picture import Picture
+from msmmiv.show.plots.rank import rank_spectrum
 from msmmiv.show.plots.scatter import partial_plots, site_scatter
 
-__all__ = ["Picture", "estimates", "forest", "gallery", "partial_plots", "site_scatter"]
+__all__ = ["Picture", "compliance_map", "compliance_scatter", "estimates", "forest", "gallery", "partial_plots",
+           "rank_pictures", "rank_spectrum", "site_scatter"]  # fmt: skip

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from msmmiv.diagnose.rank import RankReport
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.plots.compliance_map import compliance_map
+from msmmiv.show.plots.compliance_scatter import compliance_scatter
 from msmmiv.show.plots.estimates import estimates
 from msmmiv.show.plots.forest import forest
 from msmmiv.show.plots.picture import Picture
+from msmmiv.show.plots.rank import rank_spectrum
 from msmmiv.show.plots.scatter import partial_plots, site_scatter
 
-__all__ = ["gallery"]
+__all__ = ["gallery", "rank_pictures"]
 
 
 def gallery(analysis: Analysis) -> tuple[Picture, ...]:
-    """The estimates, the regression over sites (whole or partial), and the forest.
+    """The estimates, the regression over sites (whole or partial), the forest, and the pictures of rank.
 
     Examples
     --------
     >>> import msmmiv as mm
     >>> from msmmiv.show.plots import gallery
     >>> [p.name for p in gallery(mm.Study(mm.data.star()).analysis())]
-    ['estimates', 'site_scatter', 'forest']
+    ['estimates', 'site_scatter', 'forest', 'rank_spectrum', 'compliance_map']
     """
     # A line needs a slope: where the headline has no point estimate the pictures show 2SLS, and say so.
     effects, fit = analysis.effects, analysis.two_stage if analysis.headline.status else analysis.headline
     one = len(effects.mediators) == 1
     across = (site_scatter(effects, fit),) if one else partial_plots(effects, fit)
-    return (estimates(analysis.fits), *across, forest(effects))
+    return (estimates(analysis.fits), *across, forest(effects), *rank_pictures(analysis.rank))
+
+
+def rank_pictures(report: RankReport) -> tuple[Picture, ...]:
+    """Strength by direction, compliances of two mediators, and the compliance matrix; those that exist.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> from msmmiv.show.plots import rank_pictures
+    >>> [p.name for p in rank_pictures(mm.rank(mm.data.star("math_two_mediators")))]
+    ['rank_spectrum', 'compliance_scatter', 'compliance_map']
+    """
+    made = (rank_spectrum(report), compliance_scatter(report), compliance_map(report))
+    return tuple(p for p in made if p is not None)

@@ -17,12 +17,13 @@ from msmmiv.show.words import fit_label, number, one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["partial_plots", "site_scatter"]
+__all__ = ["ARMS", "partial_plots", "site_scatter"]
 
 #: Above this many points the layer of points is a picture inside the picture, which keeps files small.
 MANY = 400
 Z95 = 1.959963984540054
-_ARMS = (("point", "o"), ("green", "s"), ("purple", "^"), ("orange", "D"), ("sky", "v"))
+#: Colour and marker of every contrast, in order.
+ARMS = (("point", "o"), ("green", "s"), ("purple", "^"), ("orange", "D"), ("sky", "v"))
 
 
 def site_scatter(effects: SiteEffects, fit: Estimate) -> Picture:
@@ -219,7 +220,7 @@ def _draw(axes: Axes, frame: pd.DataFrame, effects: SiteEffects, slope: float, i
         )  # fmt: skip
     span = np.array([min(0.0, frame["x"].min()), max(0.0, frame["x"].max())])
     for i, arm in enumerate(arms):
-        ink, marker = _ARMS[i % len(_ARMS)]
+        ink, marker = ARMS[i % len(ARMS)]
         mine = (frame["arm"] == arm).to_numpy() if "arm" in frame else np.ones(len(frame), dtype=bool)
         known = np.isfinite(frame["y_se"].to_numpy()) & mine
         style: dict[str, Any] = {"marker": marker, "linewidths": 0.6, "zorder": 3, "rasterized": many}
@@ -252,7 +253,7 @@ def _legend(axes: Axes, arms: tuple[Any, ...], slope: float, ink_line: str, *, o
     if len(arms) > 1:
         handles += [
             Line2D([], [], linestyle="", marker=m, color=INK[ink], label=f"arm {label(arm, 18)}")
-            for arm, (ink, m) in zip(arms, _ARMS, strict=False)
+            for arm, (ink, m) in zip(arms, ARMS, strict=False)
         ]
     if open_points:
         handles.append(
