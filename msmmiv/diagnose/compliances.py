@@ -146,7 +146,8 @@ class Compliances:
     def pooled_df(self) -> float:
         """Degrees of freedom behind variances that all sites share; infinite where each site has its own.
 
-        Errors in sites' own variances average out over sites, those in one shared variance do not.
+        Errors in sites' own variances nearly average out over sites: what they add to the law of a sum makes up for
+        what they add to its unit. Those in one shared variance do not.
         """
         return float(np.median(self.df)) if self.noise == "pooled" else float("inf")
 

@@ -62,7 +62,7 @@ def _variation_lines(report: RankNumbers) -> list[str]:
             test = f"Q {row['q']:.4g} ~ chi2({row['df']:.0f}), p = {row['p_value']:.3g}, I2 {row['i2']:.0%}"
         out.append(
             f"{who}, sd {row['sd']:.3g}{limits}, {test}; variances added up: variance {row['variance_moment']:.3g}, "
-            f"p = {row['noise_p_value']:.3g}"
+            f"p = {row['noise_p_value']:.3g}" + (f"; {row['note']}" if row["note"] else "")
         )
     return out
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from msmmiv.diagnose.compliances import Compliances
-from msmmiv.errors import MomentsInsufficient, MsmmivError, listing
+from msmmiv.errors import MomentsInsufficient, MsmmivError, count, listing
 from msmmiv.estimate.system import System
 from msmmiv.inference.conditional_f import conditional_effective_f, conditional_f, conditional_f_by_site
 from msmmiv.inference.covariance import crossing_clusters
@@ -189,7 +189,8 @@ def _rk(
         where = "cluster" if label == "cluster" else "row"
         return RankTest(
             NotApplicable(
-                name, f"{short} sites have arms of a single {where}, whose variance it takes as zero"
+                name,
+                f"in {count(short, 'site')} every arm is a single {where}, whose variance it takes as zero",
             ),
             label,
         )

@@ -24,6 +24,9 @@ _FIGURES = (
 )  # fmt: skip
 
 
+EMPTY = "the interval of the spread is empty: compliances differ less than their variances allow"
+
+
 def variation(compliances: Compliances) -> pd.DataFrame:
     """Whether and how much compliance differs across sites, one row per mediator and contrast.
 
@@ -37,7 +40,7 @@ def variation(compliances: Compliances) -> pd.DataFrame:
         with its Q-profile limits ``sd_lower, sd_upper``, and ``sd_reml``; beside them ``noise_p_value`` and
         ``variance_moment``, which add sites' variances up instead of dividing by each: Q sees little where a site has a
         handful of people. NaN, with the ``reason``, where a mediator does not vary inside arms or fewer than two sites
-        have the contrast.
+        have the contrast. ``note`` says so where the interval of the spread is empty.
 
     Notes
     -----
@@ -56,7 +59,7 @@ def variation(compliances: Compliances) -> pd.DataFrame:
 
 def _row(c: Compliances, here: npt.NDArray[np.bool_], d: int, p: int) -> dict[str, object]:
     g, v, df = c.slopes[here, d, p], c.cov[here, d, p, d, p], c.df[here, p]
-    out: dict[str, object] = dict.fromkeys(_FIGURES, np.nan) | {"reason": c.unknown}
+    out: dict[str, object] = dict.fromkeys(_FIGURES, np.nan) | {"reason": c.unknown, "note": ""}
     out["mean"] = float(g.mean()) if len(g) else np.nan
     if c.unknown:
         return out
@@ -76,6 +79,7 @@ def _row(c: Compliances, here: npt.NDArray[np.bool_], d: int, p: int) -> dict[st
         "sd_upper": float(found.spread_interval[1]),
         "sd_reml": float(np.sqrt(max(meta_regression(g, v=v, tau2="REML").tau2, 0.0))),
         **_added_up(g, v, weight, c.pooled_df),
+        "note": EMPTY if np.isnan(found.spread_interval[0]) and not isinstance(test, NotApplicable) else "",
     }  # fmt: skip
 
 

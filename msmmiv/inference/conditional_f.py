@@ -76,7 +76,9 @@ def conditional_f(form: ReducedForm, mediator: str) -> TestResult:
     Notes
     -----
     Sanderson and Windmeijer (2016): with c = (1, -pi'), pi the 2SLS coefficients of the mediator on the others,
-    F = c'N c / (L - P + 1) / (c'S c), N explained and S residual cross-products (per degree of freedom).
+    F = c'N c / (L - P + 1) / (c'S c), N explained and S residual cross-products (per degree of freedom). Its p-value
+    supposes that the others are strongly moved: where they are not, it is too small, more so with more sites
+    (`conditional_effective_f` allows for that).
 
     Examples
     --------
@@ -134,7 +136,8 @@ def conditional_f_by_site(
     Sanderson, Spiller and Bowden (2021): sum over sites of (g_p - pi'g_others)^2 / (c'V c), over L - P + 1, with
     c = (1, -pi')' and the exact variance of each site. Where that variance comes from few people, p is that of ratios
     taken from Student's to the normal scale, as in `heterogeneity`, and F is divided by the mean that squared Student
-    ratios have; it is NaN with 4 or fewer degrees of freedom in some site.
+    ratios have; it is NaN with 4 or fewer degrees of freedom in some site. As for `conditional_f`, p supposes that the
+    other mediators are strongly moved.
 
     Examples
     --------
@@ -183,11 +186,11 @@ def conditional_effective_f(
     mediator: str,
     *,
     df: float = np.inf,
-) -> TestStatistic:
+) -> TestResult:
     """First-stage F of one mediator given the others, in units of the noise that its own errors give.
 
-    Use it where variances differ between sites, people share clusters, or sites have few people: noise is added up
-    over sites. For one mediator it is the effective F of Montiel Olea and Pflueger.
+    Use it where variances differ between sites, people share clusters, or sites have few people: noise is added up over
+    sites. For one mediator it is the effective F of Montiel Olea and Pflueger.
 
     Parameters
     ----------
@@ -200,20 +203,29 @@ def conditional_effective_f(
     df : float
         Degrees of freedom behind a variance that all sites share; infinite where each has its own.
 
+    Returns
+    -------
+    TestStatistic or NotApplicable
+        Not applicable where the other mediators are themselves not moved beyond noise.
+
     Notes
     -----
-    c'N c over its mean without compliance, c = (1, -pi')' with pi the 2SLS coefficients of the mediator on the
-    others. The law is that of `robin_smith_test`.
+    c'N c over its mean without compliance. c = (1, -pi')' takes away the mediator's best prediction by the others, pi
+    from cross-products less their expected noise: 2SLS coefficients on others that are moved by little more than noise
+    are too small, and what they leave looks like strength (for the classical and the site-wise conditional F it does).
+    The law is that of `robin_smith_test`.
     """
-    j = list(mediators).index(mediator)
-    explained = projection.explained(slopes)
-    c = given_others(explained, j)
-    others = np.delete(slopes, j, axis=2)
-    law = projection.law(np.einsum("p,kdpeq,q->kde", c, blocks, c), free=others)
+    j, name = list(mediators).index(mediator), f"Conditional effective F, {mediator}"
+    explained, noise = projection.explained(slopes), projection.noise(blocks)
+    try:
+        c = given_others(explained - noise, j)
+    except np.linalg.LinAlgError:
+        return NotApplicable(name, "the other mediators are not moved beyond noise in some combination")
+    law = projection.law(np.einsum("p,kdpeq,q->kde", c, blocks, c), free=np.delete(slopes, j, axis=2))
     stat = float(c @ explained @ c)
     given = " given the other mediators" if len(mediators) > 1 else ""
     return TestStatistic(
-        f"Conditional effective F, {mediator}",
+        name,
         f"{EXCLUDED} do not move {mediator}{given}",
         stat / law.trace,
         noise_tail(stat, law, df),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import eigh
-from scipy.special import chdtri
+from scipy.special import chdtri, fdtrc
 
 from msmmiv.errors import DesignError
 from msmmiv.inference.critical_values import NoiseLaw, weighted_chi2_sf
@@ -117,7 +117,8 @@ def cragg_donald_test(form: ReducedForm, *, rank: int | None = None) -> TestStat
     Returns
     -------
     TestStatistic
-        Sum of the P - rank smallest roots, ~ chi2((L - rank)(P - rank)).
+        Sum of the P - rank smallest roots. Chi-squared with (L - rank)(P - rank) degrees of freedom in large samples;
+        the p-value is that of an F with as many and the residual degrees of freedom, which programs leave out.
 
     Raises
     ------
@@ -139,8 +140,11 @@ def cragg_donald_test(form: ReducedForm, *, rank: int | None = None) -> TestStat
     """
     p, found = form.n_mediators, _classical(form)
     q = _checked(rank, p)
-    stat = float(found.roots[q:].sum())
-    return chi2_test("Cragg-Donald", _null(form.mediators, q), stat, (form.n_instruments - q) * (p - q))
+    stat, df = float(found.roots[q:].sum()), (form.n_instruments - q) * (p - q)
+    tail = float(fdtrc(df, form.df, stat / df))
+    return TestStatistic(
+        "Cragg-Donald", _null(form.mediators, q), stat, tail, df, law=f"{df} F({df}, {form.df:g})"
+    )
 
 
 def anderson_lm_test(
