@@ -2,8 +2,8 @@
 
     python -m tests.validation.study --workers 2
 
-writes docs/validation/recommended.csv, tests.csv and clusters.csv; ``--table`` chooses one. The numbers do not
-depend on the number of workers: every cell of a table has its own seed.
+writes docs/validation/recommended.csv, tests.csv, clusters.csv, rank.csv and critical.csv; ``--table`` chooses one. The
+numbers do not depend on the number of workers: every cell of a table has its own seed.
 """
 
 from __future__ import annotations
@@ -144,17 +144,19 @@ def _write(rows: dict[int, list[Row]], out: Path) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    from tests.validation import classes, sizes
+    from tests.validation import classes, critical, rank, sizes
 
     tables: dict[str, tuple[Sequence[Any], Simulate, int]] = {
         "recommended": (grid(), recommended, 4000),
         "tests": (sizes.grid(), sizes.sizes, 1000),
         "clusters": (classes.grid(), classes.coverage, 4000),
+        "rank": (rank.grid(), rank.sizes, 1000),
+        "critical": (critical.grid(), critical.critical, critical.TRIALS),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--table", choices=[*tables, "all"], default="all")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--replications", type=int, help="instead of 4000 (tests.csv: 1000)")
+    parser.add_argument("--replications", type=int, help="instead of 4000 (tests.csv and rank.csv: 1000)")
     parser.add_argument(
         "--out", type=Path, help="file to write instead of the committed one (one table only)"
     )
