@@ -93,7 +93,8 @@ def _strength_lines(report: RankNumbers) -> list[str]:
             beside = f"{row[given]:.4g}" if (several or not own) and np.isfinite(row[given]) else ""
             if alone or beside:
                 parts.append(words + " / ".join(v for v in (alone, beside) if v))
-        out.append(f"  {row['mediator']}: {'; '.join(parts) or 'none'}")
+        note = f" (against noise: {row['note']})" if row["note"] and parts else ""
+        out.append(f"  {row['mediator']}: {'; '.join(parts) or 'none'}{note}")
     return out
 
 

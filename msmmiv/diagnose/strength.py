@@ -240,7 +240,8 @@ def conditional_strength(
         ``mediator``, ``f`` (of its own first stage), ``conditional_f, p_value`` (Sanderson and Windmeijer), the same
         with clusters as rows (``clusters_f, clusters_conditional_f``), ``effective_f, effective_p_value`` against the
         noise added up over sites, and ``site_f, site_p_value`` against each site's own variance (the F of multivariable
-        Mendelian randomization), both given the others. NaN where a figure does not exist.
+        Mendelian randomization), both given the others. NaN where a figure does not exist; ``note`` says why there is
+        no effective F.
     """
     c, rows = compliances, []
     for j, mediator in enumerate(c.mediators):
@@ -253,7 +254,8 @@ def conditional_strength(
             {"mediator": mediator, "f": unit, "conditional_f": conditional.stat, "p_value": conditional.pvalue,
              "clusters_f": clusters_f, "clusters_conditional_f": clusters_conditional.stat,
              "effective_f": effective.stat, "effective_p_value": effective.pvalue,
-             "site_f": by_site.stat, "site_p_value": by_site.pvalue}
+             "site_f": by_site.stat, "site_p_value": by_site.pvalue,
+             "note": effective.reason if isinstance(effective, NotApplicable) else ""}
         )  # fmt: skip
     return pd.DataFrame(rows)
 

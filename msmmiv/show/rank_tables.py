@@ -134,13 +134,13 @@ def strength(report: RankReport) -> Table:
     alone = {"conditional_f", "clusters_conditional_f"}
     kept = [c for c in names if (several or c not in alone) and report.strength[c].notna().any()]
     rows = [
-        (r["mediator"], *(p_cell(r[c]) if c.endswith("p_value") else float(r[c]) for c in kept))
+        (r["mediator"], *(p_cell(r[c]) if c.endswith("p_value") else float(r[c]) for c in kept), r["note"])
         for r in report.strength.to_dict("records")
     ]
     caption = "First-stage F by mediator"
     if several:
         caption += "; those against noise are given the other mediators"
-    return make(caption, ("Mediator", *(names[c] for c in kept)), rows)
+    return _without_blank(make(caption, ("Mediator", *(names[c] for c in kept), "Note"), rows))
 
 
 def thresholds(report: RankReport) -> Table | None:
@@ -188,9 +188,8 @@ def leverage(report: RankReport) -> Table:
     total = float(report.leverage["leverage"].sum())
     names = {}
     if report.n_mediators > 1:
-        own = report.leverage.columns[2:]  # one per mediator, in their order, then the weakest direction
-        names = {c: f"of {one_line(m)} given the others" for c, m in zip(own, report.mediators, strict=False)}
-        names |= {"weakest": "of the weakest direction"} if table["weakest"].notna().all() else {}
+        names = {"weakest": "of the weakest direction"} if table["weakest"].notna().all() else {}
+        names |= {f"of {m}": f"of {one_line(m)} given the others" for m in report.mediators}
     rows = [
         (_site(r["site"]), _percent(r["leverage"] / total), *(_percent(r[c]) for c in names))
         for r in table.to_dict("records")

@@ -45,6 +45,15 @@ def test_star_class_size_alone_is_strong_at_class_level():
     assert 30 < row["effective_f"] < 100
 
 
+def test_there_is_no_effective_f_beside_a_mediator_that_is_not_moved(star_two):
+    rows = star_two.strength.set_index("mediator")
+    assert np.isnan(rows.loc["class_size", "effective_f"])
+    assert rows.loc["class_size", "note"].startswith("the other mediators are not moved beyond noise")
+    assert rows.loc["tch_exp", "effective_f"] < 1
+    assert rows.loc["tch_exp", "note"] == ""
+    assert "against noise: the other mediators are not moved" in str(star_two)
+
+
 def test_first_stage_f_clustered_by_site_never_is_a_number(star_two):
     site = [t for t in star_two.tests if t.covariance == "site"]
     assert len(site) == 1
