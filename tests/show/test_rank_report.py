@@ -90,7 +90,11 @@ def test_ten_sites_are_listed_and_the_file_has_all(tmp_path):
     report = mm.Study(trial(range(14), n=8), design("m1", "m2")).rank(draws=19)
     table = rank_tables.leverage(report)
     assert (len(table.rows), "10 of 14 sites" in table.caption) == (10, True)
-    assert table.columns[2:] == ("of the weakest direction", "of m1 given the others", "of m2 given the others")
+    assert table.columns[2:] == (
+        "of the weakest direction",
+        "of m1 given the others",
+        "of m2 given the others",
+    )
     for column, name in zip((2, 3, 4), ("weakest", "of m1", "of m2"), strict=True):
         assert table.rows[0][column].text == f"{report.leverage[name].iloc[0]:.1%}"
     assert len(pd.read_csv(write_rank(report, tmp_path)["rank_leverage"])) == 14
