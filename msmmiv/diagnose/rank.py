@@ -142,9 +142,9 @@ def rank(
     -----
     With N the cross-products of mediators that the excluded instruments explain and Phi what sampling errors alone
     are expected to add, strengths are the roots of N c = l Phi c. For one mediator l is the effective F; the smallest
-    is the statistic of Lewis and Mertens (2022); 1 / l approximates the share of the bias of least squares that 2SLS
-    keeps along c. Without declared clusters each site's own variances are used, with them one variance between and
-    inside clusters for all sites.
+    is the statistic of Lewis and Mertens (2022); 1 / l approximates the bias of 2SLS along c as a share of what it
+    would be with instruments of pure noise. Without declared clusters each site's own variances are used, with them one
+    variance between and inside clusters for all sites.
 
     Examples
     --------
@@ -164,7 +164,8 @@ def rank(
     else:
         compliances = Compliances.from_effects(source, direct_effect=direct_effect)
     why = _why_no_spectrum(compliances, system)
-    found = None if why else spectrum(compliances, draws=draws, seed=seed)
+    residual = system.reduced_form.within[1:, 1:] * system.df_within if system else None
+    found = None if why else spectrum(compliances, residual=residual, draws=draws, seed=seed)
     clusters = _at_clusters(system, direct_effect=direct_effect)
     weakest = np.full(compliances.n_mediators, np.nan) if found is None else found.combinations[:, -1]
     return RankReport(

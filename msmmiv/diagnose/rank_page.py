@@ -33,6 +33,7 @@ def page(report: RankNumbers, sentences: tuple[str, ...]) -> str:
         f"First-stage F{' alone / given the other mediators' if len(report.mediators) > 1 else ''}",
         *_strength_lines(report),
         *_threshold_lines(report),
+        *_together_lines(report),
         GATES,
     ]
     return "\n".join(lines)
@@ -74,8 +75,33 @@ def _spectrum_lines(report: RankNumbers) -> list[str]:
     return [
         f"  {j + 1}. {combination_words(found.mediators, found.weights[:, j])}: strength {s:.4g}, noise "
         f"{found.floor[j]:.3g} (95% {found.floor_95[j]:.3g}), p = {found.pvalues[j]:.3g}, bias left "
-        f"{found.bias_share[j]:.1%}"
+        f"{_share(found.bias_share[j], found.noise_share[j])}"
         for j, s in enumerate(found.strength)
+    ]
+
+
+def _share(of_least_squares: float, of_noise: float) -> str:
+    if np.isfinite(of_least_squares):
+        return f"{of_least_squares:.1%} of least squares"
+    return f"{of_noise:.1%} of noise instruments"
+
+
+def _together_lines(report: RankNumbers) -> list[str]:
+    """Correlations of compliances, and the sites that carry most."""
+    out = []
+    for r in report.correlation.to_dict("records"):
+        clean = (
+            f"{r['disattenuated']:.2f} without sampling error (se {r['std_error']:.2g})"
+            if np.isfinite(r["disattenuated"])
+            else r["note"]
+        )
+        out.append(f"  {r['first']} and {r['second']}, {r['kind']}: {r['raw']:.2f}, {clean}")
+    head = report.leverage.head(3).to_dict("records")
+    sites = ", ".join(f"{r['site']} ({r['leverage'] / len(report.mediators):.0%})" for r in head)
+    return [
+        *(["Correlation of compliances across sites"] if out else []),
+        *out,
+        f"Sites that carry most: {sites}",
     ]
 
 

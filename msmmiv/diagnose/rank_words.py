@@ -6,6 +6,7 @@ import numpy as np
 
 from msmmiv.diagnose.rank_numbers import RankNumbers
 from msmmiv.diagnose.spectrum import Spectrum
+from msmmiv.diagnose.strength import CROSSED
 from msmmiv.errors import count, listing
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.linalg import Array
@@ -13,7 +14,7 @@ from msmmiv.linalg import Array
 __all__ = ["GATES", "bias_words", "combination_words", "leading", "reading"]
 
 #: A mediator belongs to a direction when its weight is at least this share of the largest.
-SHARE = 0.35
+SHARE = 0.15
 #: Correlation from which two compliances are said to go together.
 TOGETHER = 0.8
 #: Degrees of freedom per site below which statistics that invert each site's own variance reject too often.
@@ -40,12 +41,20 @@ def combination_words(names: tuple[str, ...], weights: Array) -> str:
     return " ".join(parts).removeprefix("+ ")
 
 
-def bias_words(strength: float) -> str:
-    """What a strength means for the bias of 2SLS."""
+def bias_words(strength: float, share: float = float("nan")) -> str:
+    """What a strength means for the bias of 2SLS.
+
+    Parameters
+    ----------
+    strength : float
+    share : float
+        Of the bias of least squares; unknown from site effects alone.
+    """
     if strength <= 1:
-        return "2SLS keeps all the bias of least squares there"
-    share = f"about {1.0 / strength:.0%}" if strength < 100 else "less than 1%"
-    return f"2SLS keeps {share} of the bias of least squares there"
+        return "2SLS is as biased there as with instruments of pure noise"
+    known = np.isfinite(share)
+    value, whose = (share, "of least squares") if known else (1.0 / strength, "of instruments of pure noise")
+    return f"2SLS keeps {f'about {value:.0%}' if value >= 0.01 else 'less than 1%'} of the bias {whose} there"
 
 
 def reading(report: RankNumbers) -> tuple[str, ...]:
@@ -59,7 +68,7 @@ def reading(report: RankNumbers) -> tuple[str, ...]:
 def _no_spectrum(why: str) -> str:
     if "assumption (viii) fails" in why:
         return f"These effects cannot be told apart, however many people or sites there are: {why}."
-    return f"There is no noise to measure strength against: {why}."
+    return f"Strength cannot be set against noise: {why.rstrip('.')}."
 
 
 def _directions(report: RankNumbers, found: Spectrum) -> str:
@@ -69,7 +78,7 @@ def _directions(report: RankNumbers, found: Spectrum) -> str:
         f"strength {strength:.3g}, where noise alone gives {found.floor[-1]:.2g} and 95% of the time less than "
         f"{found.floor_95[-1]:.3g}"
     )
-    left = bias_words(strength)
+    left = bias_words(strength, float(found.bias_share[-1]))
     if found.pvalues[-1] > 0.05:
         return _one_short(report, versus) if p == 1 else _not_apart(report, found, versus)
     if p == 1:
@@ -101,11 +110,20 @@ def _not_apart(report: RankNumbers, found: Spectrum, versus: str) -> str:
             f"none of the effects of {listing(names)}{beside}."
         )
     weakest, apart = found.weights[:, -1], " or a direct effect" if report.direct_effect else ""
-    who = leading(names, weakest)
+    # More than one direction of noise: single ones are arbitrary, what they span is not.
+    lost = np.linalg.norm(found.weights[:, found.found :], axis=1)
+    who = leading(names, weakest if found.found == p - 1 else lost)
     stand = (
         f"{found.found} of {p} directions {'stands' if found.found == 1 else 'stand'} out of the noise; in the weakest "
-        f"{bias_words(float(found.strength[-1]))}"
+        f"{bias_words(float(found.strength[-1]), float(found.bias_share[-1]))}"
     )
+    if found.found < p - 1:
+        beside = " beside a direct effect" if report.direct_effect else ""
+        return (
+            f"Only {found.found} of {p} combinations of mediators {'stands' if found.found == 1 else 'stand'} out of "
+            f"the noise: the effects of {listing(who)} are not separately identified{beside} (weakest direction: "
+            f"{versus})."
+        )
     if len(who) == 1:
         others = listing([n for n in names if n != who[0]])
         return (
@@ -123,7 +141,9 @@ def _levels(report: RankNumbers) -> str:
     """Strength counted in people, and in clusters."""
     flat, people, level = report.constant_in_clusters, report.cragg_donald, report.cluster_level
     if not flat:
-        return ""
+        return _assigned(report, people, level)
+    if isinstance(people, float) and isinstance(level, float) and level > 0.8 * people:
+        return ""  # clusters of one person
     said = f"{listing(flat)} {'does' if len(flat) == 1 else 'do'} not vary inside {report.cluster}"
     if isinstance(level, NotApplicable):
         return (
@@ -140,6 +160,18 @@ def _levels(report: RankNumbers) -> str:
     )
 
 
+def _assigned(report: RankNumbers, people: float | NotApplicable, level: float | NotApplicable) -> str:
+    """Mediators that vary inside clusters, where counting people is wrong all the same."""
+    if not report.cluster or isinstance(people, NotApplicable) or isinstance(level, NotApplicable):
+        return ""
+    if people < 1.5 * level:
+        return ""
+    return (
+        f"People of one {report.cluster} are alike: Cragg-Donald's F of {people:.4g} counts them as independent; with "
+        f"clusters as rows it is {level:.3g}."
+    )
+
+
 def _variation(report: RankNumbers) -> str:
     """(viii.a): which mediators are not shown to differ in compliance across sites."""
     table, names = report.variation, list(report.mediators)
@@ -148,8 +180,9 @@ def _variation(report: RankNumbers) -> str:
     if enough or len(report.contrasts) > 1 or table["q"].isna().all():
         return ""
     # Where sites have few people Q sees little; variances added up over sites then see more.
-    column = "p_value" if report.median_df >= FEW else "noise_p_value"
-    least = table.groupby("mediator", sort=False)[column].min()
+    least = table.assign(p=table[["p_value", "noise_p_value"]].min(axis=1)).groupby("mediator")["p"].min()
+    if report.spectrum is not None and report.spectrum.pvalues[-1] <= 0.05:
+        return ""  # they could not be told apart if compliance did not differ
     flat = [m for m in names if not least[m] <= 0.05]
     if len(flat) > (0 if report.direct_effect else 1):
         need = "every mediator" if report.direct_effect else "all mediators but one"
@@ -200,6 +233,14 @@ def _sites(report: RankNumbers) -> str:
 
 
 def _few(report: RankNumbers) -> str:
+    crossed = any(isinstance(t.test, NotApplicable) and t.test.reason == CROSSED for t in report.tests)
+    if crossed:
+        return "Clusters cross sites; noise, strength and clusters as rows take sites as independent all the same."
+    if report.spectrum is not None and report.noise == "pooled":
+        return (
+            "With clusters, noise supposes one variance between and inside clusters for all sites; clustered Wald "
+            "tests with few clusters per site reject too often."
+        )
     if report.spectrum is None or report.median_df >= FEW:
         return ""
     return (

@@ -27,8 +27,10 @@ from msmmiv.linalg import Array, dependent_columns, gram_solve
 from msmmiv.moments.sums import Rows
 
 __all__ = [
+    "CROSSED",
     "RankTest",
     "conditional_strength",
+    "degenerate",
     "no_classical",
     "no_noise",
     "noise_tests",
@@ -40,6 +42,9 @@ SITE_REASON = (
     "with one instrument per site and contrast, first-stage scores summed over a site are exactly zero, so that a "
     "covariance clustered by site does not exist; use people or clusters inside sites"
 )
+
+
+CROSSED = "clusters cross sites, so that first-stage slopes of different sites are correlated"
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,15 @@ class RankTest:
 
 def no_classical(system: System) -> str:
     """Why the mediators have no classical first-stage statistics jointly; empty when they do."""
+    if why := degenerate(system):
+        return why
+    if system.within.moments.design.weight_kind == "probability":
+        return "with probability weights statistics of homoskedastic errors do not apply"
+    return ""
+
+
+def degenerate(system: System) -> str:
+    """Why residuals of the mediators do not span all their combinations; empty when they do."""
     p = system.n_mediators
     names = system.within.moments.design.mediators
     size = np.diag(system.total)[1 : 1 + p]
@@ -85,8 +99,6 @@ def no_classical(system: System) -> str:
         return f"{listing(flat)} {'does' if len(flat) == 1 else 'do'} not vary inside site-by-arm cells"
     if np.linalg.eigvalsh(noise / np.sqrt(np.outer(size, size)))[0] <= 1e-12:
         return "a combination of the mediators does not vary inside site-by-arm cells"
-    if system.within.moments.design.weight_kind == "probability":
-        return "with probability weights statistics of homoskedastic errors do not apply"
     return ""
 
 
@@ -101,7 +113,7 @@ def rank_tests(system: System, compliances: Compliances, *, rows: Rows | None) -
         printed = anderson_lm_test(form, nobs=system.nobs).stat
         out.append(RankTest(anderson_lm_test(form), "classical", printed))
         out.append(RankTest(wald, "classical", wald.stat / form.n_instruments))
-    out += _kleibergen_paap(system, compliances, why, rows)
+    out += _kleibergen_paap(system, compliances, rows)
     out.append(RankTest(NotApplicable("Kleibergen-Paap rk", SITE_REASON), "site"))
     return (*out, *noise_tests(compliances))
 
@@ -154,18 +166,17 @@ def _named(c: Compliances, which: npt.NDArray[np.bool_]) -> str:
     return listing([m for m, yes in zip(c.mediators, which, strict=True) if yes]) if which.any() else ""
 
 
-def _kleibergen_paap(system: System, c: Compliances, why: str, rows: Rows | None) -> list[RankTest]:
+def _kleibergen_paap(system: System, c: Compliances, rows: Rows | None) -> list[RankTest]:
     m, form = system.within.moments, system.reduced_form
     name = "Kleibergen-Paap rk"
-    if why and m.design.weight_kind != "probability":
+    if why := degenerate(system) or one_with_direct_effect(c):
         return [RankTest(NotApplicable(name, why), "robust")]
     own = slice(1, None)
     found = directions(form.between[own, own], form.within[own, own])
     out = []
     for label in ("robust", *(["cluster"] if m.clusters else [])):
         if label == "cluster" and crossing_clusters(m):
-            crossed = "clusters cross sites, so that first-stage slopes of different sites are correlated"
-            out.append(RankTest(NotApplicable(name, crossed), label))
+            out.append(RankTest(NotApplicable(name, CROSSED), label))
             continue
         try:
             out += [_rk(system, c, found, label, form_, rows) for form_ in ("LM", "Wald")]
@@ -190,7 +201,7 @@ def _rk(
         return RankTest(
             NotApplicable(
                 name,
-                f"in {count(short, 'site')} every arm is a single {where}, whose variance it takes as zero",
+                f"in {count(short, 'site')} every arm is a single {where} or constant, a variance of zero",
             ),
             label,
         )

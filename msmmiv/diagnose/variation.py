@@ -65,11 +65,16 @@ def _row(c: Compliances, here: npt.NDArray[np.bool_], d: int, p: int) -> dict[st
         return out
     if len(g) < 2:
         return out | {"reason": "one site has no variation across sites"}
-    if exact := int((v <= 1e-24 * np.maximum(g**2, np.finfo(float).tiny)).sum()):
-        return out | {
-            "reason": f"its compliance is exact in {count(exact, 'site')}: it does not vary inside the arms there"
-        }
     weight = c.projection.omega[here, d, d]
+    if exact := int((v <= 1e-24 * np.maximum(g**2, np.finfo(float).tiny)).sum()):
+        known = _added_up(g, v, weight, c.pooled_df) if v.sum() > 0 else {}
+        return (
+            out
+            | known
+            | {
+                "reason": f"its compliance is exact in {count(exact, 'site')}: it does not vary inside the arms there"
+            }
+        )
     found = heterogeneity(_as_effects(g, v, df, weight, c.noise))
     test = found.q
     return out | {

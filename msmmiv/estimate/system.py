@@ -100,9 +100,11 @@ class System:
         own, rest = list(range(size)), list(range(size, len(self.total)))
         inside = (self.total - self.projected)[:size, :size]
         between = schur(self.projected, own, rest)
-        # What exogenous regressors explain to the last digit leaves rounding, of either sign.
+        # What exogenous regressors (or arms) explain to the last digit leaves rounding, of either sign.
         nothing = np.diag(between) <= 1e-14 * np.diag(self.projected)[:size]
         between[nothing] = between[:, nothing] = 0.0
+        flat = np.diag(inside) <= 1e-14 * np.diag(self.total)[:size]
+        inside[flat] = inside[:, flat] = 0.0
         return ReducedForm(
             between=between,
             within=inside / self.df_within,

@@ -121,7 +121,9 @@ class Projection:
             more = root @ free - back @ self.cross @ load
             scaled = gram_root(gram_pinv(self.explained(free)[None])[0])[0]
             factor = np.concatenate([factor, more @ scaled], axis=2)
-        noise = root @ blocks @ root
+        # Unbiased covariances need not be positive in every site; a law needs eigenvalues that are.
+        half = gram_root(root @ blocks @ root)
+        noise = half @ half
         powers = [noise, noise @ noise, noise @ noise @ noise]
         traces = [float(np.einsum("kdd->", a)) for a in powers]
         first, second, third = (np.einsum("kda,kde,keb->ab", factor, a, factor) for a in powers)

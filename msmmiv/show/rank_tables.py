@@ -85,7 +85,7 @@ def directions(report: RankReport) -> Table | None:
     ]
     rows = [
         (words[j], float(s), float(found.floor[j]), float(found.floor_95[j]), p_cell(float(found.pvalues[j])),
-         _percent(float(found.bias_share[j])))
+         _percent(float(found.bias_share[j] if math.isfinite(found.bias_share[j]) else found.noise_share[j])))
         for j, s in enumerate(found.strength)
     ]  # fmt: skip
     columns = ("Direction", "Strength", "Noise alone: mean", "Noise alone: 95%", "p", "Bias that 2SLS keeps")

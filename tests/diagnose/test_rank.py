@@ -136,7 +136,7 @@ def test_a_dose_that_the_design_sets_has_no_noise():
     report = simple_study(rows.assign(m1=rows["t"] * (1.0 + rows["site"]))).rank()
     assert report.spectrum is None
     assert report.sentences[0] == (
-        "There is no noise to measure strength against: m1 does not vary inside site-by-arm cells."
+        "Strength cannot be set against noise: m1 does not vary inside site-by-arm cells."
     )
     reason = report.variation.set_index("mediator")["reason"]
     assert reason["m0"] == ""
@@ -246,7 +246,7 @@ def test_a_dose_with_clusters_has_classical_tests_and_says_why_no_noise():
     assert report.spectrum is None
     assert "not a function of the moments" in report.why_no_spectrum
     assert report.variation["q"].isna().all()
-    assert "There is no noise to measure strength against" in str(report)
+    assert "Strength cannot be set against noise" in str(report)
     names = {t.test.name for t in report.tests if isinstance(t.test, mm.TestStatistic)}
     assert {"Anderson LM", "Cragg-Donald", "Kleibergen-Paap rk LM"} <= names
 
@@ -265,9 +265,13 @@ def test_units_and_order_of_mediators_do_not_matter():
 def test_frames_hold_what_the_page_says(star_two):
     frame = star_two.to_frame()
     assert list(frame.columns) == [
-        "direction", "strength", "floor", "floor_95", "p_value", "bias_share", "of class_size", "of tch_exp",
+        "direction", "strength", "floor", "floor_95", "p_value", "noise_share", "bias_share", "of class_size",
+        "of tch_exp",
     ]  # fmt: skip
-    assert frame["bias_share"].tolist() == [1 / frame["strength"][0], 1.0]
+    assert frame["noise_share"].tolist() == [1 / frame["strength"][0], 1.0]
+    # Treatment explains most of class size, so that least squares is far less biased than noise.
+    assert 0.15 < frame["bias_share"][0] < 0.35
+    assert frame["bias_share"][1] == 1.0
     tests = star_two.tests_frame()
     assert list(tests.columns) == [
         "test", "covariance", "statistic", "printed", "df", "p_value", "law", "reason",
@@ -276,6 +280,70 @@ def test_frames_hold_what_the_page_says(star_two):
     assert tests.set_index(["test", "covariance"]).loc[
         ("Cragg-Donald", "classical"), "printed"
     ] == pytest.approx(23.7796, abs=6e-5)
+
+
+def test_the_share_of_bias_is_that_of_least_squares():
+    # y is the error alone: what 2SLS and least squares find is bias. Four people in each of 400 sites.
+    rng, two, ols, said = np.random.default_rng(3), [], [], []
+    for _ in range(12):
+        site, t = np.repeat(np.arange(400), 4), np.tile([0, 1, 0, 1], 400)
+        u = rng.normal(size=1600)
+        study = simple_study(pd.DataFrame({"site": site, "t": t, "m0": 2.0 * t + u, "y": u}))
+        two.append(study.fit("2sls").params["m0"])
+        ols.append(study.fit("ols").params["m0"])
+        said.append(mm.rank(study.moments, draws=19).spectrum.bias_share[0])
+    assert np.mean(said) == pytest.approx(np.mean(two) / np.mean(ols), rel=0.06)
+    assert np.mean(said) > 0.4  # one over the strength would be 0.2
+
+
+@pytest.mark.parametrize("mediator", ["flat", "twice", "treatment"])
+def test_degenerate_mediators_with_probability_weights(mediator):
+    rows = simple(6, 40).assign(w=np.random.default_rng(0).uniform(0.5, 2.0, 240))
+    rows["m1"] = {
+        "flat": rows["t"] * (1.0 + rows["site"]),
+        "twice": 2 * rows["m0"],
+        "treatment": 1.0 * rows["t"],
+    }[mediator]
+    study = simple_study(rows, weights="w", weight_kind="probability")
+    report = study.rank(direct_effect=mediator == "treatment")
+    assert report.spectrum is None
+    assert all(isinstance(t.test, mm.NotApplicable) for t in report.tests)
+
+
+def test_four_to_one_names_both_and_rank_one_of_three_names_all():
+    rows = simple(30, 60, 1)
+    rng = np.random.default_rng(1)
+    rows["m1"] = 0.0
+    for s, part in rows.groupby("site"):
+        g = 1.0 + 0.1 * s
+        rows.loc[part.index, "m0"] = 4 * g * part["t"] + rng.normal(size=len(part))
+        rows.loc[part.index, "m1"] = g * part["t"] + rng.normal(size=len(part))
+        rows.loc[part.index, "m2"] = 1.5 * g * part["t"] + rng.normal(size=len(part))
+    assert "cannot tell m1 from m0" in simple_study(rows.drop(columns="m2")).rank().sentences[0]
+    said = simple_study(rows).rank().sentences[0]
+    assert said.startswith("Only 1 of 3 combinations of mediators stands out of the noise")
+    assert all(name in said for name in ("m0", "m1", "m2"))
+
+
+def test_p_values_are_sequential_so_that_words_and_count_agree():
+    for seed in (146, 204, 273):
+        report = simple_study(simple(12, 40, 3, seed=seed)).rank(draws=99)
+        assert (np.diff(report.spectrum.pvalues) >= 0).all()
+        apart = report.sentences[0].startswith("The sites tell")
+        assert apart == (report.spectrum.found == 3)
+
+
+def test_people_of_a_class_are_counted_once_though_mediators_vary_inside():
+    rng = np.random.default_rng(0)
+    room = np.repeat(np.arange(80), 10)
+    rows = pd.DataFrame({"site": room // 8, "t": room % 2, "room": room})
+    rows["m0"] = 0.3 * rows["t"] + rng.normal(size=80)[room] + 0.1 * rng.normal(size=800)
+    rows["y"] = rng.normal(size=800)
+    report = simple_study(rows, cluster="room").rank()
+    assert report.constant_in_clusters == ()
+    assert any(s.startswith("People of one room are alike") for s in report.sentences)
+    lone = simple_study(simple(8, 20).assign(person=np.arange(160)), cluster="person").rank()
+    assert not any("overstates" in s for s in lone.sentences)
 
 
 def test_thresholds_say_where_they_do_not_exist(star_two):

@@ -146,7 +146,10 @@ def _legend(figure: Any, frame: pd.DataFrame) -> None:
 
 
 def _shares(axes: Axes, frame: pd.DataFrame) -> None:
-    place, share = np.arange(len(frame))[::-1], 100.0 * frame["bias_share"].to_numpy(dtype=float)
+    place, share = (
+        np.arange(len(frame))[::-1],
+        100.0 * frame["bias_share"].fillna(frame["noise_share"]).to_numpy(dtype=float),
+    )
     axes.barh(place, share, height=0.5, color=INK["orange"], zorder=2)
     for y, s in zip(place, share, strict=True):
         axes.annotate(_percent(s), (s, y), (3, 0), textcoords="offset points", va="center", fontsize=7.5,
@@ -174,7 +177,8 @@ def _caption(report: RankReport, found: Spectrum) -> str:
     return (
         f"{what}{free} Estimated compliances are never exactly zero or exactly proportional, so that noise alone gives "
         f"a strength of about 1; the grey bars end where noise alone stays 95% of the time ({found.draws:,} draws, "
-        f"{report.noise} variances), the lines in them are its mean. Bars to the right: about 1 / strength."
+        f"{report.noise} variances), the lines in them are its mean. Bars to the right: share of the bias of "
+        f"least squares that 2SLS keeps (of that with instruments of pure noise, where only site effects are known)."
     )
 
 
