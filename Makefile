@@ -53,6 +53,7 @@ docs: $(VENV)/.installed-docs
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py $(ARGS)
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/decompose.py
 
 validate: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.validation.study $(ARGS)

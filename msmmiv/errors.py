@@ -20,6 +20,7 @@ __all__ = [
     "DesignError",
     "LabelWarning",
     "MissingDataError",
+    "MissingExtraError",
     "MomentsFileError",
     "MomentsInsufficient",
     "MomentsMismatch",
@@ -83,6 +84,10 @@ class ColumnError(DataError):
 
 class MissingDataError(DataError):
     """Rows lack the site or the arm they belong to."""
+
+
+class MissingExtraError(MsmmivError):
+    """What was asked for needs an optional package that is not installed; the message gives the command."""
 
 
 class TreatmentError(DataError):

@@ -16,6 +16,9 @@ from msmmiv.diagnose.influence import leave_one_out
 from msmmiv.diagnose.rank import RankReport, rank
 from msmmiv.errors import ChoiceError, DesignError, MomentsMismatch, check_choice
 from msmmiv.estimate import Estimator, Method, exogeneity_test, fit, fit_all, fit_by_rule, system_of
+from msmmiv.estimate.between.decompose import decompose
+from msmmiv.estimate.between.decomposition import Decomposition
+from msmmiv.estimate.between.methods import BetweenEstimator, BetweenMethod
 from msmmiv.estimate.bias import BiasDecomposition, bias_decomposition
 from msmmiv.estimate.linearmodels_bridge import Intercepts, LinearModel, rows_to_linearmodels
 from msmmiv.estimate.ujive import noise_products
@@ -325,6 +328,15 @@ class Study:
     def rank(self, *, direct_effect: bool = False, draws: int = 999, seed: int = 0) -> RankReport:
         """Assumption (viii): whether the sites tell the mediators apart; see `msmmiv.rank`."""
         return rank(self.moments, direct_effect=direct_effect, draws=draws, seed=seed, rows=self._rows)
+
+    def decompose(
+        self,
+        mediator: str | Sequence[str] | None = None,
+        method: BetweenMethod | BetweenEstimator | None = None,
+        **options: Any,
+    ) -> Decomposition:
+        """Split the effect into what goes through one mediator (or several) and past it; see `msmmiv.decompose`."""
+        return decompose(self.moments, method, mediators=mediator, **options)
 
     def analysis(
         self,

@@ -155,3 +155,19 @@ def test_make_star_moments_writes_moments_that_load(
         assert moments.n.sum() == moments.flow.rows_used == 192 - ("math" in path.name)
         assert np.isfinite(mm.fit(moments, "2sls").params["class_size"])
     assert mm.Moments.load(written[1]).design.covariates == ("female", "white_asian", "freelunch")
+
+
+def test_decompose_finds_the_effects_that_were_put_in(said: dict[str, str]) -> None:
+    """Eight kinds of contact: direct effect 0.5, mediator 0.8; the table's slope against its corrected regression."""
+    text = said["decompose.py"]
+    contact = text.split("Eight kinds of contact")[1]
+    assert number(r"\n +m +(-?[\d.]+)", contact) == pytest.approx(0.8, abs=0.1)
+    assert number(r"direct_effect +(-?[\d.]+)", contact) == pytest.approx(0.5, abs=0.2)
+    slope = number(r"hours +(-?[\d.]+) .*bces", text)
+    assert number(r"hours +(-?[\d.]+) .*reml", text) == pytest.approx(slope, abs=0.1)
+    assert "smallest p 0.002" in text  # two in 2^10 sign vectors
+
+
+def test_subgroups_example_says_what_it_needs_or_what_it_found(said: dict[str, str]) -> None:
+    text = said["subgroups.py"]
+    assert "msmmiv[subgroups]" in text or "subgroup" in text

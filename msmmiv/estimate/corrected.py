@@ -16,6 +16,7 @@ from msmmiv.errors import DesignError, TooFewSitesError, check_choice, count
 from msmmiv.estimate.site_moments import (
     SiteRows,
     SiteWeights,
+    corrected_inverse,
     corrected_product,
     site_rows,
     weighted_products,
@@ -27,8 +28,6 @@ __all__ = ["BCLinear", "BCSymmetric", "Corrected", "corrected_iv"]
 
 #: Below this distance of the squared coefficient of variation from one, BCSymmetric divides by almost nothing.
 NEAR_SINGULAR = 0.25
-#: Share of the observed variation of the regressors below which what is left after correction is rounding.
-_TINY = 1e-10
 #: Share below which the correction has removed nearly everything, and the reader is told.
 _FAINT = 0.05
 _FEW = 30
@@ -142,7 +141,7 @@ class BCLinear:
         gram = _products(values, cov, terms, terms)
         cross = _products(values, cov, terms, [(0,)])[:, :, 0]
         plain = _products(values, np.zeros_like(cov), terms, terms)
-        inverse, left = _inverse(np.einsum("r,rij->ij", w, gram), np.einsum("r,rij->ij", w, plain))
+        inverse, left = corrected_inverse(np.einsum("r,rij->ij", w, gram), np.einsum("r,rij->ij", w, plain))
         notes = _notes(rows, len(terms), p, left)
         if inverse is None:
             return _none(
@@ -289,7 +288,7 @@ def corrected_iv(effects: SiteEffects, *, weights: SiteWeights = "precision") ->
     _check_sites(rows, p - 1, "the corrected between-site regression")
     observed, noise = weighted_products(effects, weights)
     signal = observed - noise
-    inverse, left = _inverse(signal.sum(axis=0)[1:, 1:], observed.sum(axis=0)[1:, 1:])
+    inverse, left = corrected_inverse(signal.sum(axis=0)[1:, 1:], observed.sum(axis=0)[1:, 1:])
     notes = () if left > _FAINT or inverse is None else (_faint(left),)
     if inverse is None:
         return _none(effects, rows, "denominator not positive: compliance is no more than noise", p, notes)
@@ -324,23 +323,6 @@ def _symmetric(products: Array, p: int) -> Array:
         share = products[..., k] / (1.0 if i == j else 2.0)
         out[..., i, j] = out[..., j, i] = share
     return out
-
-
-def _inverse(corrected: Array, observed: Array) -> tuple[Array | None, float]:
-    """Inverse of a corrected Gram matrix, and its smallest share of the observed one; None if that is not positive."""
-    scale = np.sqrt(np.diag(observed))
-    scale = np.where(scale > 0, scale, 1.0)
-    unit = np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(observed / unit)
-    keep = values > _TINY * max(float(values[-1]), np.finfo(float).tiny)
-    if not keep.all():
-        return None, 0.0
-    half = vectors / np.sqrt(values)
-    shares, rotation = np.linalg.eigh(half.T @ (corrected / unit) @ half)
-    if shares[0] <= _TINY:
-        return None, float(shares[0])
-    turned = half @ rotation
-    return (turned / shares) @ turned.T / unit, float(shares[0])
 
 
 def _check_sites(rows: SiteRows, n_params: int, name: str) -> None:

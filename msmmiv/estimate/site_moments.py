@@ -20,11 +20,15 @@ from msmmiv.moments.effects import SiteEffects
 __all__ = [
     "SiteRows",
     "SiteWeights",
+    "corrected_inverse",
     "corrected_product",
     "estimated",
     "site_rows",
     "weighted_products",
 ]
+
+#: Share of the observed variation of the regressors below which what is left after correction is rounding.
+_TINY = 1e-10
 
 SiteWeights: TypeAlias = Literal["equal", "precision"]
 
@@ -157,6 +161,47 @@ def corrected_product(values: Array, cov: Array, factors: tuple[int, ...]) -> Ar
     for j, other in enumerate(rest):
         out = out - cov[:, first, other] * corrected_product(values, cov, rest[:j] + rest[j + 1 :])
     return out
+
+
+def corrected_inverse(corrected: Array, observed: Array) -> tuple[Array | None, float]:
+    """Inverse of a Gram matrix from which sampling error was removed, if that left it positive definite.
+
+    Use it wherever corrected normal equations are solved: a matrix that has lost its sign against the observed one
+    is not to be inverted, whatever the units of its columns.
+
+    Parameters
+    ----------
+    corrected, observed : (k, k) arrays
+        Cross-products of regressors with and without the correction (`corrected_product`).
+
+    Returns
+    -------
+    inverse : (k, k) array or None
+        None where no positive share is left, or the observed columns depend on one another.
+    left : float
+        The smallest share of observed variation, over all combinations of the regressors, that is not noise.
+
+    Examples
+    --------
+    >>> inverse, left = corrected_inverse(np.diag([1.0, 2.0]), np.diag([4.0, 4.0]))
+    >>> inverse.tolist(), left
+    ([[1.0, 0.0], [0.0, 0.5]], 0.25)
+    >>> corrected_inverse(np.array([[-1.0]]), np.array([[4.0]]))
+    (None, -0.25)
+    """
+    scale = np.sqrt(np.diag(observed))
+    scale = np.where(scale > 0, scale, 1.0)
+    unit = np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(observed / unit)
+    keep = values > _TINY * max(float(values[-1]), np.finfo(float).tiny)
+    if not keep.all():
+        return None, 0.0
+    half = vectors / np.sqrt(values)
+    shares, rotation = np.linalg.eigh(half.T @ (corrected / unit) @ half)
+    if shares[0] <= _TINY:
+        return None, float(shares[0])
+    turned = half @ rotation
+    return (turned / shares) @ turned.T / unit, float(shares[0])
 
 
 def weighted_products(effects: SiteEffects, weights: SiteWeights) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -246,6 +246,18 @@ class SiteEffects:
             cov_type="published",
             df=frozen(np.full(len(frame), np.inf)),
             zero_covariance_assumed=not covs,
+        )
+
+    def only(self, mediators: Sequence[str]) -> SiteEffects:
+        """The same effects with some of the mediators, in the order given."""
+        if tuple(mediators) == self.mediators:
+            return self
+        keep = [0, *(1 + self.mediators.index(m) for m in mediators)]
+        return replace(
+            self,
+            mediators=tuple(mediators),
+            estimates=frozen(self.estimates[:, :, keep]),
+            cov=frozen(self.cov[:, :, keep][:, :, :, :, keep]),
         )
 
     @property
