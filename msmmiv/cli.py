@@ -15,11 +15,14 @@ import msmmiv as mm
 from msmmiv.design import Estimand, TreatmentKind, WeightKind
 from msmmiv.errors import MsmmivError, MsmmivWarning, TreatmentError, listing
 from msmmiv.estimate import ESTIMATORS, Method
+from msmmiv.estimate.between.methods import BetweenMethod
 from msmmiv.inference.covariance import CovType
 from msmmiv.inference.results import Interval
 from msmmiv.moments.cells import Missing
+from msmmiv.moments.published import guess_columns, read_shares, read_table, table_shares
 from msmmiv.show.analysis import Analysis
-from msmmiv.show.outputs import check_folder, write_outputs, write_rank
+from msmmiv.show.decomposition_tables import decomposition_text
+from msmmiv.show.outputs import check_folder, write_decomposition, write_outputs, write_rank
 from msmmiv.show.summary import rank_text, summary_text, wrap
 from msmmiv.show.words import number, one_line
 
@@ -182,6 +185,87 @@ def rank(
         click.echo(rank_text(report), nl=False)
         if out:
             click.echo(f"\nTables and figures: {Path(out)}")
+
+
+@main.command()
+@_with_roles
+@click.option("--itt", metavar="COLUMN", help="Table: effect on the outcome.")
+@click.option("--itt-se", metavar="COLUMN", help="Table: its standard error.")
+@click.option(
+    "--compliance", metavar="COLUMN", multiple=True, help="Table: effect on a mediator; repeat for several."
+)
+@click.option(
+    "--compliance-se", metavar="COLUMN", multiple=True, help="Table: its standard error; repeat likewise."
+)
+@click.option("--cov", metavar="COLUMN", multiple=True, help="Table: Cov(itt, compliance); repeat likewise.")
+@click.option("--method", type=click.Choice(get_args(BetweenMethod)),
+              help="Estimator; default: structural REML with sets from the empirical-Bayes score.")  # fmt: skip
+@click.option("--no-direct-effect", is_flag=True, help="Fix the direct effect at zero.")
+@click.option("--shares", metavar="FILE_OR_COLUMN",
+              help="Weights of sites in averages: a column, or a CSV file with columns site and share.")  # fmt: skip
+@click.option("--level", type=float, default=0.95, show_default=True, help="Confidence level.")
+@click.option("--draws", type=int, default=999, show_default=True, help="Draws of simulated critical values.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of these draws.")
+@click.option(
+    "--out", metavar="DIR", help="Folder for page, tables and figures; without it nothing is written."
+)
+def decompose(
+    file: str, method: BetweenMethod | None, no_direct_effect: bool, shares: str | None, level: float, draws: int,
+    seed: int, out: str | None, missing: Missing | None, **given: Any,
+) -> None:  # fmt: skip
+    """Split the effect of the treatment in FILE into what goes through mediators and what goes past them.
+
+    FILE is a CSV table of published estimates, one row per site; or, with the roles -y, -t, -m and -s, a file of
+    persons as in analyze; or moments files, of which -m selects mediators. Columns of a table that are called
+    site, itt, itt_se, compliance, compliance_se and cov (for several mediators compliance_NAME,
+    compliance_NAME_se and cov_NAME) are recognised.
+
+    \b
+    msmmiv decompose published.csv --itt tau --itt-se tau_se --compliance gamma --compliance-se gamma_se
+    msmmiv decompose trial.csv -y score -t treated -m hours -s school --out results
+    """  # noqa: D301 - click reads the control character
+    with _plain_words():
+        if out:
+            check_folder(out)
+        source, mediators, weights = _source(file, given, missing, shares)
+        found = mm.decompose(
+            source, method, mediators=mediators, direct_effect=not no_direct_effect, shares=weights, level=level,
+            draws=draws, seed=seed,
+        )  # fmt: skip
+        if out:
+            write_decomposition(found, out)
+        click.echo(decomposition_text(found), nl=False)
+        if out:
+            click.echo(f"\nPage: {Path(out) / 'decomposition.html'}\nTables and figures: {Path(out)}")
+
+
+#: Options of a table of published estimates; ``site`` is a role of persons too.
+_TABLE = ("itt", "itt_se", "compliance", "compliance_se", "cov")
+
+
+def _source(
+    file: str, given: dict[str, Any], missing: Missing | None, shares: str | None
+) -> tuple[mm.Moments | mm.SiteEffects, list[str] | None, Any]:
+    """What is decomposed, the mediators that were selected, and the shares: from moments, persons or a table."""
+    columns = {k: given.pop(k) for k in _TABLE}
+    roles = {k: v for k, v in given.items() if v not in (None, ())}
+    options = [f"--{k.replace('_', '-')}" for k, v in columns.items() if v not in (None, ())]
+    paths = sorted(glob.glob(file)) if glob.has_magic(file) else [file]  # noqa: PTH207 - absolute patterns too
+    moments = any(_is_moments(Path(p)) for p in paths)
+    if moments or set(roles) - {"site"}:
+        if options:
+            kind = "these are moments" if moments else "-y, -t and -m are about persons"
+            raise click.UsageError(f"Leave out {listing(options)}, columns of a table of estimates: {kind}.")
+        selected = list(roles.pop("mediators", ())) if moments else None
+        source = _study(file, roles if moments else given, missing).moments
+        site = None if moments else given["site"]
+        return source, selected or None, read_shares(shares, source.sites, site=site) if shares else None
+    if missing is not None:
+        raise click.UsageError("--missing is for persons; a table has one row per site.")
+    table = read_table(file, given["site"])
+    found = guess_columns([str(c) for c in table], site=given["site"], **columns)
+    effects = mm.SiteEffects.from_table(table, **found)
+    return effects, None, table_shares(table, shares, effects.sites, site=given["site"]) if shares else None
 
 
 def _study(file: str, given: dict[str, Any], missing: Missing | None) -> mm.Study:

@@ -57,7 +57,7 @@ def read_table(path: str | Path, site: str | None = None) -> pd.DataFrame:
         pd.errors.ParserWarning,
     ) as error:
         raise DataError(
-            f"{str(path)!r} cannot be read as a CSV table: {' '.join(str(error).split())}."
+            f"{str(path)!r} cannot be read as a CSV table: {' '.join(str(error).split()).rstrip('.')}."
         ) from error
     twice = [n for n in dict.fromkeys(head) if head.count(n) > 1]
     if twice:

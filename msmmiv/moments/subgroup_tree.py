@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from msmmiv.errors import ColumnError, DesignError, MissingExtraError
+from msmmiv.errors import ColumnError, MissingExtraError
 from msmmiv.linalg import Array, Codes
 from msmmiv.moments.labels import natural_order, plain, plain_labels
 

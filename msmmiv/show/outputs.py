@@ -14,18 +14,21 @@ import pandas as pd
 from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.rank import RankReport
 from msmmiv.errors import MsmmivError, OutputError
+from msmmiv.estimate.between.decomposition import Decomposition
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestStatistic
 from msmmiv.show.analysis import Analysis
-from msmmiv.show.plots import Picture, gallery, rank_pictures
+from msmmiv.show.decomposition_report import render_decomposition
+from msmmiv.show.decomposition_tables import decomposition_dict, decomposition_frames, decomposition_text
+from msmmiv.show.plots import Picture, decomposition_pictures, gallery, rank_pictures
 from msmmiv.show.provenance import moments_digest, table_text, versions
 from msmmiv.show.rank_tables import rank_frames
 from msmmiv.show.report import render_report
 from msmmiv.show.sets import shape_of, term_rows
 from msmmiv.show.summary import rank_text, summary_text
 
-__all__ = ["check_folder", "write_outputs", "write_rank"]
+__all__ = ["check_folder", "write_decomposition", "write_outputs", "write_rank"]
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -122,6 +125,47 @@ def write_rank(report: RankReport, folder: str | Path) -> dict[str, Path]:
     _write(files["rank"], rank_text(report))
     _write(files["rank_json"], _json(_rank(report)))
     return files | _rank_files(report, path) | _figures(rank_pictures(report), path)
+
+
+def write_decomposition(found: Decomposition, folder: str | Path) -> dict[str, Path]:
+    """Write a decomposition into a folder, which is made if it is not there: pages, tables, numbers and figures.
+
+    Parameters
+    ----------
+    found : Decomposition
+    folder : path
+
+    Returns
+    -------
+    dict of str to Path
+        ``page`` (HTML), ``decomposition`` (text), ``json``, the tables ``tidy``, ``effects``, ``sites``, ``compare``
+        and, where a covariance is unknown, ``sensitivity``, and ``figures/<name>``.
+
+    Raises
+    ------
+    OutputError
+        When the folder cannot be made.
+
+    Examples
+    --------
+    >>> import msmmiv as mm, tempfile
+    >>> from msmmiv.estimate.between.decompose import decompose
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_decomposition(decompose(mm.data.star()), folder)
+    >>> sorted(files)[:4]
+    ['compare', 'decomposition', 'effects', 'figures/confidence_curve']
+    """
+    path = _made(folder)
+    names = {"page": "html", "decomposition": "txt", "json": "json"}
+    files = {name: path / f"decomposition.{ending}" for name, ending in names.items()}
+    frames, pictures = decomposition_frames(found), decomposition_pictures(found)
+    _write(files["page"], render_decomposition(found, pictures=pictures, frames=frames))
+    _write(files["decomposition"], decomposition_text(found))
+    _write(files["json"], _json(decomposition_dict(found, frames)))
+    for name, frame in frames.items():
+        files[name] = path / f"{name}.csv"
+        _write(files[name], table_text(frame))
+    return files | _figures(pictures, path)
 
 
 def _made(folder: str | Path) -> Path:

@@ -2,12 +2,16 @@
 
 from msmmiv.show.plots.compliance_map import compliance_map
 from msmmiv.show.plots.compliance_scatter import compliance_scatter
+from msmmiv.show.plots.decomposition import decomposition_scatter
+from msmmiv.show.plots.decomposition_curves import confidence_curve, simex_extrapolation
+from msmmiv.show.plots.decomposition_forest import indirect_forest
 from msmmiv.show.plots.estimates import estimates
 from msmmiv.show.plots.forest import forest
-from msmmiv.show.plots.gallery import gallery, rank_pictures
+from msmmiv.show.plots.gallery import decomposition_pictures, gallery, rank_pictures
 from msmmiv.show.plots.picture import Picture
 from msmmiv.show.plots.rank import rank_spectrum
 from msmmiv.show.plots.scatter import partial_plots, site_scatter
 
-__all__ = ["Picture", "compliance_map", "compliance_scatter", "estimates", "forest", "gallery", "partial_plots",
-           "rank_pictures", "rank_spectrum", "site_scatter"]  # fmt: skip
+__all__ = ["Picture", "compliance_map", "compliance_scatter", "confidence_curve", "decomposition_pictures",
+           "decomposition_scatter", "estimates", "forest", "gallery", "indirect_forest", "partial_plots",
+           "rank_pictures", "rank_spectrum", "simex_extrapolation", "site_scatter"]  # fmt: skip

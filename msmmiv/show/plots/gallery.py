@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from msmmiv.diagnose.rank import RankReport
+from msmmiv.estimate.between.decomposition import Decomposition
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.plots.compliance_map import compliance_map
 from msmmiv.show.plots.compliance_scatter import compliance_scatter
+from msmmiv.show.plots.decomposition import decomposition_scatter
+from msmmiv.show.plots.decomposition_curves import confidence_curve, simex_extrapolation
+from msmmiv.show.plots.decomposition_forest import indirect_forest
 from msmmiv.show.plots.estimates import estimates
 from msmmiv.show.plots.forest import forest
 from msmmiv.show.plots.picture import Picture
 from msmmiv.show.plots.rank import rank_spectrum
 from msmmiv.show.plots.scatter import partial_plots, site_scatter
 
-__all__ = ["gallery", "rank_pictures"]
+__all__ = ["decomposition_pictures", "gallery", "rank_pictures"]
 
 
 def gallery(analysis: Analysis) -> tuple[Picture, ...]:
@@ -43,4 +47,25 @@ def rank_pictures(report: RankReport) -> tuple[Picture, ...]:
     ['rank_spectrum', 'compliance_scatter', 'compliance_map']
     """
     made = (rank_spectrum(report), compliance_scatter(report), compliance_map(report))
+    return tuple(p for p in made if p is not None)
+
+
+def decomposition_pictures(found: Decomposition) -> tuple[Picture, ...]:
+    """Scatter and confidence curve of every mediator, effects row by row, and simulation-extrapolation if it exists.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> from msmmiv.estimate.between.decompose import decompose
+    >>> from msmmiv.show.plots import decomposition_pictures
+    >>> [p.name for p in decomposition_pictures(decompose(mm.data.star()))]
+    ['decomposition', 'confidence_curve', 'indirect_effects', 'simex_extrapolation']
+    """
+    names = found.rows.mediators
+    made = (
+        *(decomposition_scatter(found, m) for m in names),
+        *(confidence_curve(found, m) for m in names),
+        indirect_forest(found),
+        simex_extrapolation(found),
+    )
     return tuple(p for p in made if p is not None)

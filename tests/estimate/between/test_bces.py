@@ -264,6 +264,7 @@ def test_no_estimate_near_zero_and_too_few(estimator):
     with pytest.raises(TooFewSitesError, match="leave the direct effect free"):
         estimator.solve(one_site)
 
+
 def test_near_zero_is_said_with_the_figure():
     rows = random_rows(1)
     x = rows.x[:, 0]

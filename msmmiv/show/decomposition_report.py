@@ -1,0 +1,84 @@
+"""The decomposition as one HTML file, in the dress of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+import pandas as pd
+
+from msmmiv.estimate.between.decomposition import Decomposition
+from msmmiv.estimate.between.interaction import READING
+from msmmiv.show.decomposition_tables import decomposition_frames, decomposition_tables
+from msmmiv.show.decomposition_words import answers
+from msmmiv.show.plots import Picture, decomposition_pictures
+from msmmiv.show.plots.decomposition_curves import simex_fit
+from msmmiv.show.provenance import versions
+from msmmiv.show.words import one_line, printable
+
+__all__ = ["render_decomposition"]
+
+
+def render_decomposition(
+    found: Decomposition,
+    *,
+    pictures: Sequence[Picture] | None = None,
+    frames: dict[str, pd.DataFrame] | None = None,
+) -> str:
+    """The decomposition as one self-contained HTML page: no network, no other file.
+
+    Parameters
+    ----------
+    found : Decomposition
+    pictures : sequence of Picture, optional
+        The pictures of `decomposition_pictures`, if they were drawn already.
+    frames : dict of str to DataFrame, optional
+        Likewise the frames of `decomposition_frames`.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> from msmmiv.estimate.between.decompose import decompose
+    >>> page = render_decomposition(decompose(mm.data.star()))
+    >>> page.startswith("<!doctype html>"), page.count("<svg ")
+    (True, 4)
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        finalize=lambda v: v if isinstance(v, Markup) or not isinstance(v, str) else printable(v),
+    )  # fmt: skip
+    frames = decomposition_frames(found) if frames is None else frames
+    drawn = {p.name: p for p in (decomposition_pictures(found) if pictures is None else pictures)}
+    # The SVG is ours and escaped where it was made; everything else is escaped by the template.
+    svgs = {name: Markup(p.svg()) for name, p in drawn.items()}  # noqa: S704
+    simex = simex_fit(found) if "simex_extrapolation" not in drawn else ""
+    return environment.from_string(_source()).render(
+        title=f"Effect on {one_line(found.rows.outcome)} through {', '.join(map(one_line, found.rows.mediators))}",
+        answers=answers(found),
+        rows=found.rows,
+        tables=decomposition_tables(found, frames),
+        spread=str(found.direct_spread).splitlines(),
+        reading=READING,
+        interaction=str(found.interaction),
+        notes=list(dict.fromkeys([*found.notes, *found.fit.notes])),
+        scatters=[name for name in drawn if name.startswith("decomposition")],
+        curves=[name for name in drawn if name.startswith("confidence_curve")],
+        no_simex=simex if isinstance(simex, str) else "",
+        pictures=drawn,
+        svgs=svgs,
+        versions=versions(),
+        seed=found.seed,
+        draws=found.draws,
+    )
+
+
+def _source() -> str:
+    """The template: head and foot of the report around a page of its own, so that there is one look."""
+    folder = files(__package__)
+    report = (folder / "report.html.j2").read_text(encoding="utf-8")
+    page = (folder / "decomposition.html.j2").read_text(encoding="utf-8")
+    head, foot = report.partition("<body>")[0], report.partition("</main>")[2]
+    return f"{head}<body>\n{page}</main>{foot}"
