@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 import msmmiv as mm
-from msmmiv.estimate.between.calibration import calibrate
+from msmmiv.estimate.between.calibration import IndependentRows, calibrate
 from msmmiv.estimate.between.eb_score import Samples, score_path
 from msmmiv.estimate.between.pairs import pairs_percentile_t
 from msmmiv.estimate.between.reml_bootstrap import reml_bootstrap
@@ -86,7 +86,9 @@ def main() -> None:
     write = parser.parse_args().write
     data = rows()
     simex = best(lambda: mm.SIMEX(extrapolant="quadratic", B=DRAWS).solve(data))
-    calibrated = best(lambda: calibrate(samples(data, data.y), centre=2.0, scale=2.0, draws=999))
+    calibrated = best(
+        lambda: calibrate(IndependentRows(samples(data, data.y)), centre=2.0, scale=2.0, draws=999)
+    )
     out = {
         "python": platform.python_version(),
         "simex_seconds": simex,

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from msmmiv.estimate.between.calibration import SharedRows
+from msmmiv.estimate.between.eb_many import Blocks
 from msmmiv.estimate.between.effects import intercept_set, profile
 from msmmiv.estimate.between.rows import BetweenRows, between_rows
-from msmmiv.estimate.between.slope_test import SlopeTest
+from msmmiv.estimate.between.slope_test import SHARED_DRAWS, SlopeTest
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.linalg import frozen
 from msmmiv.moments.effects import SiteEffects
@@ -107,18 +109,36 @@ def shared_controls(rng: np.random.Generator, design: str, beta: float, trials: 
     """What `SlopeTest.of` does with arms that share controls, and what ignoring them does."""
     if design == ONE:
         return _one_site(rng, beta, trials)
-    out: dict[str, list[list[bool]]] = {"EB score, t": [], "EB score, t, controls taken as separate": []}
-    for _ in range(trials):
+    names = (DEFAULT, "EB score, t", "EB score, t, controls taken as separate")
+    out: dict[str, list[list[bool]]] = {name: [] for name in names}
+    for r in range(trials):
         rows = between_rows(_several(rng, beta, alike=design == ALIKE))
-        k = rows.n_rows
-        apart = replace(rows, cross=None, site=np.arange(k))
-        tests = SlopeTest.of(rows, "m"), SlopeTest(apart, "m", "t")
-        for name, test in zip(out, tests, strict=True):
-            assert test.reference == "t"
-            out[name].append([test.test(v).pvalue <= SIZE for v in (0.0, beta)])
+        apart = replace(rows, cross=None, site=np.arange(rows.n_rows))
+        t, separate = SlopeTest(rows, "m", "t"), SlopeTest(apart, "m", "t")
+        p = [calibrated_one(rows, value, seed=r) for value in (0.0, beta)]
+        if r < 2:
+            whole = SlopeTest.of(rows, "m", draws=SHARED_DRAWS, seed=r)
+            assert whole.reference == "bootstrap"
+            assert abs(whole.test(0.0).pvalue - p[0]) < 1e-9
+        found = p, *([test.test(v).pvalue for v in (0.0, beta)] for test in (t, separate))
+        for name, each in zip(names, found, strict=True):
+            out[name].append([value <= SIZE for value in each])
     return [
         {"method": name, "quantity": "effect", **rates(*np.array(every).T)} for name, every in out.items()
     ]
+
+
+def calibrated_one(rows: BetweenRows, value: float, *, seed: int) -> float:
+    """p-value of `SlopeTest` for rows that share controls: its `calibrate`, at the tested value alone."""
+    shared = SharedRows(Blocks(rows))
+    fit = shared.path(np.array([value]))
+    normal = np.random.default_rng(seed).standard_normal((4, SHARED_DRAWS, rows.n_rows))
+    v, u = shared.errors(normal[:2])
+    compliance = rows.z @ fit.compliance_mean[0] + np.sqrt(fit.compliance_variance[0]) * normal[2]
+    direct = rows.z @ fit.intercepts[0] + np.sqrt(fit.direct_variance[0]) * normal[3]
+    sizes = np.abs(shared.statistic(direct + value * compliance + v, compliance + u, value))
+    larger = int((sizes >= abs(float(fit.statistic[0])) * (1.0 - 1e-12)).sum())
+    return (1.0 + larger) / (1.0 + SHARED_DRAWS)
 
 
 def _several(rng: np.random.Generator, beta: float, *, alike: bool) -> SiteEffects:

@@ -126,7 +126,8 @@ def fixed(cell: Table1Cell, designs: int = FIXED) -> list[Row]:
 
 def redrawn(cell: Table1Cell, seed: np.random.SeedSequence, trials: int) -> list[Row]:
     """Size or power, coverage, and the shape of the sets."""
-    slow, trials = max(trials // 4, 2), int(trials * {5: 4.0, 50: 0.5, 100: 0.5}.get(cell.sites, 1.0))
+    share = {5: 4.0, 50: 0.5, 100: 0.5}.get(cell.sites, 1.0)
+    slow, trials = max(int(trials * min(share, 1.0)) // 4, 2), int(trials * share)
     rng = np.random.default_rng(seed)
     drawn = Population.draw(rng, (trials, cell.sites)).trials(rng, cell.beta)
     check(drawn, CHECKED)

@@ -187,10 +187,7 @@ def _notes(
             f"{lost} of {lost + rows.n_rows} rows have no estimate (an arm is missing) and are left out."
         )
     if rows.cross is not None:
-        notes.append(
-            "Arms of one site share its controls: rows are correlated, that is allowed for, and critical values are "
-            "those of t with sites as units."
-        )
+        notes.append("Arms of one site share its controls: rows are correlated, and that is allowed for.")
     if rows.common.any():
         notes.append(
             "All rows share one control group: its sampling error moves the direct effect, not the slope."

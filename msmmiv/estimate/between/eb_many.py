@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
-from msmmiv.estimate.between.eb_score import ScorePath, paule_mandel
+from msmmiv.estimate.between.eb_score import ScorePath, mixed_variance, paule_mandel
 from msmmiv.estimate.between.rows import BetweenRows
 from msmmiv.linalg import Array, Codes
 
@@ -31,9 +31,17 @@ _LINE, _REACH = 401, 1e4
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Rows by site, padded: everything that does not depend on the candidate value."""
+    """Rows by site, padded: everything that does not depend on the candidate value.
+
+    Attributes
+    ----------
+    rows : BetweenRows
+    drawn : (y, x) or None
+        Simulated (G, K) itt and (G, K, P) compliances in the place of those of ``rows``, one sample per candidate.
+    """
 
     rows: BetweenRows
+    drawn: tuple[Array, Array] | None = None
 
     @cached_property
     def index(self) -> Codes:
@@ -52,13 +60,15 @@ class Blocks:
 
     @cached_property
     def y(self) -> Array:
-        """(S, D)."""
-        return self.rows.y[self.index] * self.present
+        """(S, D), or (G, S, D) when drawn."""
+        y = self.rows.y if self.drawn is None else self.drawn[0]
+        return np.asarray(y[..., self.index] * self.present)
 
     @cached_property
     def x(self) -> Array:
-        """(S, D, P)."""
-        return self.rows.x[self.index] * self.present[:, :, None]
+        """(S, D, P), or (G, S, D, P) when drawn."""
+        x = self.rows.x if self.drawn is None else self.drawn[1]
+        return np.asarray(x[..., self.index, :] * self.present[:, :, None])
 
     @cached_property
     def z(self) -> Array:
@@ -135,13 +145,13 @@ def many_path(blocks: Blocks, mediator: int, value: Array) -> ManyPath:
     As `score_path`, with matrices: W_s = (E_s + t^2)^-1 over the rows of a site, X~ = X - kappa W r^c, and
     h = Gamma (Gamma + C~)^-1 (x~ - mean) with Gamma the moment covariance of compliances beyond sampling error, cut to
     be positive. The other effects solve their own scores under the candidate value (steps of a regression of r on h;
-    the iterate with the smallest score is kept). The standard error is HC3, or CR3 by site where rows share people.
+    the iterate with the smallest score is kept). The variance is HC3, or CR3 by site where rows share people, mixed
+    with the classical one as in `mixed_variance`.
     """
     value = np.asarray(value, dtype=float)
-    p = blocks.x.shape[2]
+    p = blocks.rows.x.shape[1]
     others = [j for j in range(p) if j != mediator]
-    start = _start(blocks, mediator, value)
-    effects = _solved(blocks, start, others) if others else start
+    effects = _solved(blocks, _start(blocks, mediator, value), others) if others else value[:, None]
     state = _state(blocks, effects)
     score, error, influence = _score(blocks, state, mediator)
     back = np.empty((len(value), blocks.rows.n_rows))
@@ -167,13 +177,13 @@ def solve_scores(blocks: Blocks) -> tuple[Array, float]:
     falls; it may have none, and then the corrected (or least-squares) slope comes back with what is left there.
     """
     start = _start(blocks, -1, np.zeros(1))
-    if blocks.x.shape[2] == 1:
+    if blocks.rows.x.shape[1] == 1:
         effects = _nearest_zero(blocks, float(start[0, 0]))[None, None]
     else:
-        effects = _solved(blocks, start, list(range(blocks.x.shape[2])))
+        effects = _solved(blocks, start, list(range(blocks.rows.x.shape[1])))
     state = _state(blocks, effects)
     left = 0.0
-    for j in range(blocks.x.shape[2]):
+    for j in range(blocks.rows.x.shape[1]):
         score, error, _ = _score(blocks, state, j)
         left = max(left, float(np.abs(score / error)[0]))
     return effects[0], left
@@ -266,7 +276,7 @@ def _fit(design: Array, state: _State) -> tuple[Array, Array, Array]:
 
 def _state(blocks: Blocks, effects: Array) -> _State:
     contrast = np.column_stack([np.ones(len(effects)), -effects])
-    r = blocks.y - np.einsum("sdp,gp->gsd", blocks.x, effects)
+    r = blocks.y - (blocks.x * effects[:, None, None, :]).sum(axis=-1)
     crossed = np.einsum("sdaeb,gb->gsdae", blocks.cov, contrast, optimize=True)
     e = np.einsum("gsdae,ga->gsde", crossed, contrast)
     tau2, w, intercepts, rest = _paule_mandel(blocks, r, e)
@@ -354,14 +364,20 @@ def regression_at(blocks: Blocks, effects: Array) -> tuple[Array, Array, Array]:
 
 
 def _score(blocks: Blocks, state: _State, mediator: int) -> tuple[Array, Array, Array]:
-    """Coefficient of one shrunken compliance, its HC3 (CR3) standard error, and what each row adds (G, S, D)."""
+    """Coefficient of one shrunken compliance, its standard error, and what each row adds to it (G, S, D)."""
     q = blocks.z.shape[2]
     design = np.concatenate([_spread_z(blocks, state), state.h], axis=-1)
     coef, gram, pulled = _fit(design, state)
     bread = np.linalg.pinv(gram, hermitian=True)
     influence = np.einsum("gm,gsdm->gsd", bread[:, q + mediator], pulled)
     adjusted = _without(design, coef, bread, pulled, state)
-    error = np.sqrt(((influence * adjusted).sum(axis=2) ** 2).sum(axis=1))
+    sandwich = ((influence * adjusted).sum(axis=2) ** 2).sum(axis=1)
+    residual = state.r - np.einsum("gsdm,gm->gsd", design, coef)
+    df = blocks.rows.n_rows - q - state.h.shape[-1]
+    left = np.einsum("gsd,gsde,gse->g", residual, state.w, residual, optimize=True) / df
+    error = np.sqrt(
+        mixed_variance(sandwich, left * bread[:, q + mediator, q + mediator], blocks.rows.n_sites)
+    )
     return coef[:, q + mediator], error, influence
 
 

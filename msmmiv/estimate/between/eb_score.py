@@ -11,11 +11,13 @@ import numpy as np
 
 from msmmiv.linalg import Array
 
-__all__ = ["Samples", "ScorePath", "paule_mandel", "score_path", "weighted_regression"]
+__all__ = ["Samples", "ScorePath", "mixed_variance", "paule_mandel", "score_path", "weighted_regression"]
 
 #: Share of a row's sampling variance below which what correction leaves of it is rounding.
 _TINY = 1e-12
 _ROUNDS = 60
+#: Rows' worth of trust in the classical variance.
+_CLASSICAL = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class ScorePath:
     score : (...,) array
         Slope of itt - value x compliance on shrunken compliances; zero at the estimate.
     std_error : (...,) array
-        HC3.
+        From `mixed_variance`.
     influence : (..., K) array
         ``score`` is the sum of influence times (itt - value x compliance).
     intercepts : (..., q) array
@@ -159,6 +161,27 @@ def _leverage(weights: Array, z: Array) -> Array:
     return np.asarray(weights * np.einsum("kp,...pq,kq->...k", z, np.linalg.inv(gram), z, optimize=True))
 
 
+def mixed_variance(sandwich: Array, classical: Array, units: int) -> Array:
+    """HC3 variance, shrunken towards the classical one (residual variance over its degrees of freedom) by 2.5 / units.
+
+    With five rows HC3 is itself an estimate with hardly a degree of freedom, and a test that divides by it has little
+    power; with many rows what is classical vanishes, and unequal variances are allowed for.
+
+    Notes
+    -----
+    In Fu's design with simulated critical values and five rows the test of no effect has power .17 instead of .15 at an
+    effect of 2, and .46 instead of .43 with ten, at the same size; where direct effects vary with compliance size is
+    .066-.077 instead of .059-.072 with ten rows and does not differ with thirty.
+
+    Examples
+    --------
+    >>> [mixed_variance(np.array(4.0), np.array(2.0), k).item() for k in (5, 100)]
+    [3.0, 3.95]
+    """
+    share = min(_CLASSICAL / units, 1.0)
+    return np.asarray(share * classical + (1.0 - share) * sandwich)
+
+
 def score_path(samples: Samples, value: Array) -> ScorePath:
     """The empirical-Bayes score at candidate values of the slope.
 
@@ -174,16 +197,17 @@ def score_path(samples: Samples, value: Array) -> ScorePath:
     covariance): t^2 is the Paule-Mandel variance of r beyond e and w = 1 / (t^2 + e). What r tells about the error of
     x is removed, x~ = x - kappa w r^c with variance a~ = a - kappa^2 w, so that x~ and r are uncorrelated under the
     value whatever Cov(itt, compliance) is; h = (x~ - mean) / (s^2 + a~) shrinks imprecise compliances. The score is
-    the slope of r on h in a regression weighted by w, its standard error HC3. At v = 0 and c = 0 it is a
+    the slope of r on h in a regression weighted by w; its variance is HC3, with few rows in part classical
+    (`mixed_variance`). At v = 0 and c = 0 it is a
     precision-weighted regression on shrunken compliances. With h = x~ it would be the adjusted profile score of
-    Mendelian randomisation. Without errors it is the t test of least squares with HC3.
+    Mendelian randomisation.
 
     Examples
     --------
     >>> one = np.ones(4)
     >>> s = Samples(np.array([1.0, 3.0, 5.0, 7.5]), np.array([0.0, 1.0, 2.0, 3.0]), one[:, None], one, one, 0 * one)
     >>> score_path(s, np.array([0.0, 2.0])).statistic.round(2).tolist()
-    [11.77, 0.85]
+    [16.39, 1.21]
     """
     v = np.asarray(value, dtype=float)[..., None]
     a, b, c, z = samples.noise, samples.itt_variance, samples.covariance, samples.z
@@ -203,6 +227,9 @@ def score_path(samples: Samples, value: Array) -> ScorePath:
         residual = rest - score[..., None] * h
         leverage = _leverage(w, z) + w * h**2 / size[..., None]
         spare = np.maximum(1.0 - leverage, 1e-9)
-        error = np.sqrt(((influence * residual / spare) ** 2).sum(axis=-1))
+        sandwich = ((influence * residual / spare) ** 2).sum(axis=-1)
+        df = z.shape[0] - z.shape[1] - 1
+        classical = (w * residual**2).sum(axis=-1) / (df * size)
+        error = np.sqrt(mixed_variance(sandwich, classical, z.shape[0]))
     bread = np.linalg.inv(np.einsum("...k,kp,kq->...pq", w, z, z, optimize=True))
     return ScorePath(np.asarray(value), score, error, influence, intercepts, bread, direct, spread, mean)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from msmmiv.errors import DataError, listing
-from msmmiv.estimate.between.calibration import Calibration, calibrate
+from msmmiv.errors import ChoiceError, DataError, listing
+from msmmiv.estimate.between.calibration import Calibration, IndependentRows, SharedRows, calibrate
 from msmmiv.estimate.between.eb_many import Blocks, many_path, solve_scores
 from msmmiv.estimate.between.eb_score import Samples, ScorePath, score_path
 from msmmiv.estimate.between.rows import BetweenRows
@@ -19,12 +19,14 @@ from msmmiv.inference.confidence_set import ConfidenceSet, invert
 from msmmiv.inference.tests import TestStatistic
 from msmmiv.linalg import Array
 
-__all__ = ["CALIBRATED", "Reference", "SlopeTest"]
+__all__ = ["CALIBRATED", "SHARED_DRAWS", "Reference", "SlopeTest"]
 
 Reference: TypeAlias = Literal["bootstrap", "t"]
 
 #: Rows up to which critical values are simulated by default; with more, t is as good and quicker.
 CALIBRATED = 200
+#: Most draws where rows share people and every one takes matrices.
+SHARED_DRAWS = 199
 #: Points of the grid that a set is sought on: several mediators solve equations at each.
 _POINTS = {True: 4001, False: 601}
 
@@ -57,9 +59,11 @@ class SlopeTest:
 
     @classmethod
     def of(cls, rows: BetweenRows, mediator: str, *, draws: int = 999, seed: int = 0) -> SlopeTest:
-        """With simulated critical values where they can be had (one mediator, independent rows, not too many)."""
-        simple = _is_simple(rows) and rows.n_rows <= CALIBRATED
-        return cls(rows, mediator, "bootstrap" if simple else "t", draws, seed)
+        """With simulated critical values where they can be had: one mediator, and rows that are not too many."""
+        one = len(rows.mediators) == 1 and rows.n_rows <= CALIBRATED
+        if rows.cross is not None:
+            draws = min(draws, SHARED_DRAWS)
+        return cls(rows, mediator, "bootstrap" if one else "t", draws, seed)
 
     @property
     def df(self) -> int:
@@ -101,9 +105,13 @@ class SlopeTest:
         """Simulated sizes of the statistic; None with the t reference."""
         if self.reference == "t":
             return None
-        return calibrate(
-            _samples(self.rows), centre=self.estimate, scale=self._scale, draws=self.draws, seed=self.seed
-        )
+        if len(self.rows.mediators) > 1:
+            raise ChoiceError(
+                "Critical values are simulated for one mediator; with several use reference='t'."
+            )
+        simple = _is_simple(self.rows)
+        rows = IndependentRows(_samples(self.rows)) if simple else SharedRows(self._blocks)
+        return calibrate(rows, centre=self.estimate, scale=self._scale, draws=self.draws, seed=self.seed)
 
     def path(self, value: Array) -> ScorePath:
         """The score at candidate values (G,)."""
@@ -142,7 +150,7 @@ class SlopeTest:
         statistic, p = float(self.statistic(at)[0]), float(self.pvalue(at)[0])
         law = f"t({self.df})" if self.calibration is None else f"simulated under the null, {self.draws} draws"
         null = f"the effect of {self.mediator} is {value:g}"
-        return TestStatistic("empirical-Bayes score, HC3", null, statistic, p, 1, law=law)
+        return TestStatistic("empirical-Bayes score", null, statistic, p, 1, law=law)
 
     def confidence_set(self, level: float = 0.95) -> ConfidenceSet:
         """All values that the test does not reject; possibly rays, or the whole line."""
@@ -152,7 +160,7 @@ class SlopeTest:
             centre=self.estimate,
             scale=self._width,
             level=level,
-            method=f"empirical-Bayes score, HC3, {law}",
+            method=f"empirical-Bayes score, {law}",
             term=self.mediator,
             points=_POINTS[_is_simple(self.rows)],
         )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from msmmiv.errors import ChoiceError
 from msmmiv.estimate.between import eb_estimator
+from msmmiv.estimate.between.calibration import SharedRows
 from msmmiv.estimate.between.eb_estimator import EbScore
 from msmmiv.estimate.between.eb_many import Blocks, many_path, solve_scores
 from msmmiv.estimate.between.eb_score import Samples, paule_mandel, score_path
@@ -23,7 +27,7 @@ def samples(rows: BetweenRows) -> Samples:
 
 
 def by_hand(rows: BetweenRows, v: float) -> tuple[float, float]:
-    """Score and HC3 standard error by loops and scipy's root finder, from the formulas of the docstring."""
+    """Score and standard error by loops and scipy's root finder, from the formulas of the docstring."""
     y, x, z = rows.y, rows.x[:, 0], rows.z
     a, b, c = rows.noise[:, 0, 0], rows.itt_variance, rows.covariance[:, 0]
     k, q = z.shape
@@ -55,7 +59,9 @@ def by_hand(rows: BetweenRows, v: float) -> tuple[float, float]:
     for i in range(k):
         lift = w[i] * design[i] @ bread @ design[i]
         meat += np.outer(design[i], design[i]) * (w[i] * residual[i] / (1 - lift)) ** 2
-    return float(coef[-1]), float(np.sqrt((bread @ meat @ bread)[-1, -1]))
+    classical = (w @ residual**2) / (k - q - 1) * bread[-1, -1]
+    share = min(2.5 / k, 1)
+    return float(coef[-1]), float(np.sqrt(share * classical + (1 - share) * (bread @ meat @ bread)[-1, -1]))
 
 
 @pytest.mark.parametrize("q", [1, 3])
@@ -83,7 +89,7 @@ def test_paule_mandel_is_that_of_meta_regression_and_solves_its_equation() -> No
     assert 0 < (found == 0).sum() < 50
 
 
-def test_without_sampling_error_it_is_least_squares_with_hc3() -> None:
+def test_without_sampling_error_it_is_least_squares() -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=12)
     y = 1 + 0.4 * x + rng.normal(size=12)
@@ -93,9 +99,11 @@ def test_without_sampling_error_it_is_least_squares_with_hc3() -> None:
     b = bread @ design.T @ y
     e = (y - design @ b) / (1 - np.einsum("ka,ab,kb->k", design, bread, design))
     se = np.sqrt((bread @ (design.T * e**2) @ design @ bread)[1, 1])
+    classical = ((y - design @ b) ** 2).sum() / 10 * bread[1, 1]
+    mixed = np.sqrt(2.5 / 12 * classical + 9.5 / 12 * se**2)
     for value in (0.0, 1.0):
         np.testing.assert_allclose(
-            score_path(samples(rows), np.array([value])).statistic[0], (b[1] - value) / se, rtol=1e-6
+            score_path(samples(rows), np.array([value])).statistic[0], (b[1] - value) / mixed, rtol=1e-6
         )
     fit = EbScore().solve(rows)
     np.testing.assert_allclose(fit.coefficients, b[::-1], rtol=1e-6)
@@ -163,7 +171,10 @@ def test_rows_that_share_controls_against_dense_matrices() -> None:
     path = many_path(Blocks(rows), 0, np.array([v])).path
     np.testing.assert_allclose(path.direct_variance[0], t, rtol=1e-8)
     np.testing.assert_allclose(path.score[0], coef[1], rtol=1e-8)
-    np.testing.assert_allclose(path.std_error[0], np.sqrt(variance), rtol=1e-6)
+    classical = residual @ w @ residual / (k - 2) * bread[1, 1]
+    np.testing.assert_allclose(
+        path.std_error[0], np.sqrt(2.5 / 7 * classical + 4.5 / 7 * variance), rtol=1e-6
+    )
 
 
 def test_an_error_common_to_all_rows_moves_no_slope() -> None:
@@ -225,7 +236,9 @@ def test_several_mediators_by_a_dense_regression() -> None:
     lift = w * np.einsum("ka,ab,kb->k", design, bread, design)
     scores = (design.T * (w * (r - design @ coef) / (1 - lift))).T @ bread
     np.testing.assert_allclose(found.path.score[0], coef[2], rtol=1e-8)
-    np.testing.assert_allclose(found.path.std_error[0], np.sqrt((scores[:, 2] ** 2).sum()), rtol=1e-8)
+    classical = (w @ (r - design @ coef) ** 2) / 22 * bread[2, 2]
+    mixed = 0.1 * classical + 0.9 * (scores[:, 2] ** 2).sum()
+    np.testing.assert_allclose(found.path.std_error[0], np.sqrt(mixed), rtol=1e-8)
     nuisance = (np.linalg.inv((design[:, :2].T * w) @ design[:, :2]) @ (design[:, :2].T * w) @ r)[1]
     assert abs(nuisance) < 1e-8  # the other mediator's score is zero
     np.testing.assert_allclose(found.path.direct_variance[0], t, rtol=1e-8)
@@ -285,8 +298,43 @@ def test_sets_hold_what_is_not_rejected(k: int) -> None:
 def test_t_reference_with_many_rows_and_several_mediators() -> None:
     assert SlopeTest.of(draw_rows(np.random.default_rng(0), 201), "m1").reference == "t"
     assert SlopeTest.of(draw_rows(np.random.default_rng(0), 30, (1.0, 0.0)), "m2").reference == "t"
-    assert SlopeTest.of(shared_controls(np.random.default_rng(0), 6, 2), "m1").reference == "t"
+    shared = SlopeTest.of(shared_controls(np.random.default_rng(0), 6, 2), "m1")
+    assert (shared.reference, shared.draws) == ("bootstrap", 199)
+    with pytest.raises(ChoiceError, match="one mediator"):
+        SlopeTest(draw_rows(np.random.default_rng(0), 30, (1.0, 0.0)), "m2", "bootstrap").confidence_set()
     assert SlopeTest.of(draw_rows(np.random.default_rng(0), 200), "m1").reference == "bootstrap"
+
+
+def test_critical_values_of_rows_that_share_controls() -> None:
+    rows = shared_controls(np.random.default_rng(1), 8, 3)
+    engine = SharedRows(Blocks(rows))
+    rng = np.random.default_rng(2)
+    v, u = engine.errors(rng.standard_normal((2, 20000, 24)))
+    dense = np.stack([v, u], axis=-1).reshape(20000, 48)
+    np.testing.assert_allclose(np.cov(dense.T), rows.cross.reshape(48, 48), atol=0.03)
+    # A batch of samples gives what each of them gives alone.
+    y, x = rows.y + rng.normal(size=(3, 24)), rows.x[:, 0] + rng.normal(size=(3, 24))
+    together = engine.statistic(y, x, 0.7)
+    for j in range(3):
+        one = replace(rows, y=y[j], x=x[j][:, None])
+        np.testing.assert_allclose(
+            together[j], many_path(Blocks(one), 0, np.array([0.7])).path.statistic[0], rtol=1e-9
+        )
+    test = SlopeTest.of(rows, "m1", draws=99)
+    low, high = test.confidence_set().hull
+    assert low < test.estimate < high
+
+
+def test_rows_without_shared_people_have_the_same_critical_values_either_way() -> None:
+    rows = draw_rows(np.random.default_rng(3), 12)
+    cross = np.zeros((12, 2, 12, 2))
+    for i in range(12):
+        cross[i, :, i, :] = rows.cov[i]
+    shared = SlopeTest(replace(rows, cross=cross), "m1", "bootstrap", draws=999)
+    alone = SlopeTest.of(rows, "m1", draws=999)
+    value = np.array([0.0, 2.0])
+    np.testing.assert_allclose(shared.statistic(value), alone.statistic(value), rtol=1e-8)
+    np.testing.assert_allclose(shared.critical(value, 0.9), alone.critical(value, 0.9), rtol=0.12)
 
 
 def test_size_in_small_samples() -> None:
