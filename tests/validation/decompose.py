@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.validation.between_tests import SIZE, bces, calibrated, check, eb_t, ols, rlr_f, simex_default
 from tests.validation.between_trials import ALONG, DESIGNS, GAMMA, Population
-from tests.validation.decompose_effects import ARMS, ONE, effects, shared_controls, two_mediators
+from tests.validation.decompose_effects import ARMS, effects, shared_controls, two_mediators
 from tests.validation.study import Row
 from tests.validation.table1 import DEFAULT, rates
 
@@ -54,8 +54,7 @@ def simulate(cell: DecomposeCell, seed: np.random.SeedSequence, trials: int) -> 
     elif cell.kind == "two mediators":
         found = two_mediators(rng, cell.sites, max(trials // 4, 2))
     else:
-        count = trials * 3 // 10 if cell.design == ONE else trials
-        found = shared_controls(rng, cell.design, cell.beta, max(count, 2))
+        found = shared_controls(rng, cell.design, cell.beta, max(trials * 3 // 10, 2))
     return [vars(cell) | row for row in found]
 
 

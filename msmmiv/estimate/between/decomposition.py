@@ -14,7 +14,7 @@ from msmmiv.errors import DataError, MsmmivError, listing
 from msmmiv.estimate.between.corrected import BCES
 from msmmiv.estimate.between.decomposition_page import page
 from msmmiv.estimate.between.direct_spread import DirectSpread, direct_spread
-from msmmiv.estimate.between.effects import intercept_set
+from msmmiv.estimate.between.effects import intercept_pvalue, intercept_set
 from msmmiv.estimate.between.effects_table import effects_frame, site_effects_frame
 from msmmiv.estimate.between.interaction import baseline_test
 from msmmiv.estimate.between.methods import METHODS, BetweenEstimator, BetweenMethod, run
@@ -135,7 +135,7 @@ class Decomposition:
             return (
                 self.slope_sets[term] if level == self.level else self.slope_tests[term].confidence_set(level)
             )
-        if self.by_default and len(self.rows.mediators) == 1 and self.rows.cross is None:
+        if self._profiled:
             column = self.rows.exogenous.index(term)
             slope = self.confidence_set(self.rows.mediators[0], level)
             return intercept_set(self.slope_tests[self.rows.mediators[0]], slope, column)
@@ -162,41 +162,49 @@ class Decomposition:
                 raise
             return (float("nan"), float("nan"))
 
+    @property
+    def _profiled(self) -> bool:
+        """Whether coefficients of regressors without error have sets with the slope profiled out."""
+        return self.by_default and len(self.rows.mediators) == 1
+
     @cached_property
-    def _pvalues(self) -> Array:
-        from scipy.special import stdtr
+    def _tested(self) -> tuple[Array, Array]:
+        """Statistics and p-values of zero."""
+        from scipy.special import ndtri, stdtr
 
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = self.fit.coefficients / self.fit.std_errors
-        out = np.asarray(2.0 * stdtr(min(self.fit.df, 1e10), -np.abs(t)), dtype=np.float64)
+            t = np.asarray(self.fit.coefficients / self.fit.std_errors, dtype=np.float64)
+        p = np.asarray(2.0 * stdtr(min(self.fit.df, 1e10), -np.abs(t)), dtype=np.float64)
         if self.by_default:
             for j, test in enumerate(self.slope_tests.values()):
-                out[j] = test.test(0.0).pvalue
-        return out
+                zero = test.test(0.0)
+                t[j], p[j] = zero.stat, zero.pvalue
+        if self._profiled:
+            ((name, test),) = self.slope_tests.items()
+            for j in range(len(self.rows.exogenous)):
+                p[1 + j] = intercept_pvalue(test, self.slope_sets[name], j)
+                t[1 + j] = np.copysign(ndtri(1.0 - p[1 + j] / 2.0), self.fit.coefficients[1 + j])
+        return t, p
 
     @property
     def pvalues(self) -> pd.Series[float]:
-        """Two-sided p-values of zero: of the score for mediators by default, otherwise of t ratios."""
-        return self._series(self._pvalues, "p_value")
+        """Two-sided p-values of zero that go with the sets: of the score by default, otherwise of t ratios."""
+        return self._series(self._tested[1], "p_value")
 
     def tidy(self, level: float | None = None) -> pd.DataFrame:
         """One row per term: ``term, estimate, std_error, statistic, p_value, conf_low, conf_high, method, cov_type``.
 
-        By default statistics of mediators are those of the score, the others' are t ratios.
+        By default statistics of mediators are those of the score, with one mediator those of the other terms normal
+        quantiles of their p-values (slope profiled out); otherwise t ratios (``cov_type`` "own").
         """
         ends = self.conf_int(level).to_numpy()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = np.asarray(self.fit.coefficients / self.fit.std_errors, dtype=float)
-        kind = np.full(len(statistic), "own", dtype=object)
-        if self.by_default:
-            for j, test in enumerate(self.slope_tests.values()):
-                statistic[j] = test.test(0.0).stat
-            kind[:] = "eb_score"
-            if len(self.rows.mediators) > 1 or self.rows.cross is not None:
-                kind[len(self.rows.mediators) :] = "own"
+        statistic, p = self._tested
+        kind = np.full(len(statistic), "eb_score" if self.by_default else "own", dtype=object)
+        if not self._profiled:
+            kind[len(self.rows.mediators) :] = "own"
         return pd.DataFrame({
             "term": list(self.rows.terms), "estimate": self.fit.coefficients, "std_error": self.fit.std_errors,
-            "statistic": statistic, "p_value": self._pvalues, "conf_low": ends[:, 0], "conf_high": ends[:, 1],
+            "statistic": statistic, "p_value": p, "conf_low": ends[:, 0], "conf_high": ends[:, 1],
             "method": self.method, "cov_type": kind,
         })  # fmt: skip
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from msmmiv.design import Label
 from msmmiv.errors import DataError, count, listing
@@ -22,7 +22,16 @@ from msmmiv.estimate.between.slope_test import SlopeTest
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.linalg import Array
 
-__all__ = ["Profile", "Shares", "direct_pvalue", "intercept_set", "mean_effects", "profile", "shares_of"]
+__all__ = [
+    "Profile",
+    "Shares",
+    "direct_pvalue",
+    "intercept_pvalue",
+    "intercept_set",
+    "mean_effects",
+    "profile",
+    "shares_of",
+]
 
 Shares = Mapping[Label, float] | pd.Series | npt.ArrayLike | None
 
@@ -243,10 +252,7 @@ def profile(test: SlopeTest, slope_set: ConfidenceSet, weights: Array) -> Profil
 def direct_pvalue(test: SlopeTest, slope_set: ConfidenceSet, weights: Array) -> float:
     """Two-sided p-value of no direct effect, averaged with ``weights`` (K,), over every value of the slope."""
     least = np.inf
-    # Values in the set closely, and the rest of the line, where a large distance may still be the smallest sum.
-    for where in (slope_set, ConfidenceSet(((-np.inf, np.inf),), slope_set.level)):
-        if where.is_empty:
-            continue
+    for where in _everywhere(slope_set):
         found = profile(test, where, weights[None])
         a = np.column_stack([-found.value, np.ones(len(found.value))])
         middle = np.einsum("gi,gi->g", a, found.mean[:, 0])
@@ -255,36 +261,69 @@ def direct_pvalue(test: SlopeTest, slope_set: ConfidenceSet, weights: Array) -> 
     return float(2.0 * ndtr(-np.sqrt(least)))
 
 
-def intercept_set(test: SlopeTest, slope_set: ConfidenceSet, column: int) -> ConfidenceSet:
-    """Set of the coefficient of a regressor without error (the direct effect), the slope profiled out.
+@dataclass(frozen=True, eq=False)
+class _Intercepts:
+    """A coefficient of a regressor without error given each value of the slope."""
 
-    Given a value v of the slope the coefficient is that of itt - v compliance on ``z``, independent of the score, with
-    t quantiles; one mediator.
-    """
-    rows, level = test.rows, slope_set.level
+    pieces: tuple[slice, ...]
+    unbounded: tuple[tuple[bool, bool], ...]
+    distance: Array
+    middle: Array
+    error: Array
+
+
+def _intercepts(test: SlopeTest, slope_set: ConfidenceSet, column: int) -> _Intercepts:
+    rows = test.rows
     pieces, value, unbounded = _grid(test, slope_set)
     path = test.path(value)
-    distance = ndtri(1.0 - test.pvalue(value) / 2.0)
     variance = path.intercept_cov[:, column, column]
     if rows.exogenous[column] == DIRECT:
         contrast = np.column_stack([np.ones(len(value)), -value])
         variance = variance + np.einsum("ga,ab,gb->g", contrast, rows.common, contrast)
+    distance = np.asarray(ndtri(1.0 - test.pvalue(value) / 2.0))
+    return _Intercepts(pieces, unbounded, distance, path.intercepts[:, column], np.sqrt(variance))
+
+
+def intercept_set(test: SlopeTest, slope_set: ConfidenceSet, column: int) -> ConfidenceSet:
+    """Set of the coefficient of a regressor without error (the direct effect), the slope profiled out.
+
+    Given a value v of the slope the coefficient is that of itt - v compliance on ``z``, independent of the score, and
+    its t ratio (on the normal scale) takes the place of the distance of an effect in `profile`; one mediator.
+    """
+    given, level = _intercepts(test, slope_set, column), slope_set.level
     limit = float(ndtri(0.5 + level / 2.0))
-    room = np.sqrt(np.maximum(1.0 - (distance / limit) ** 2, 0.0)) * float(
-        stdtrit(test.df, 0.5 + level / 2.0)
-    )
-    half, middle = room * np.sqrt(variance), path.intercepts[:, column]
+    room = np.sqrt(np.maximum(limit**2 - given.distance**2, 0.0))
+    half = stdtrit(test.df, ndtr(room)) * given.error
     found = []
-    for piece, (left, right) in zip(pieces, unbounded, strict=True):
-        low, high = float((middle - half)[piece].min()), float((middle + half)[piece].max())
-        inner = middle[piece]
+    for piece, (left, right) in zip(given.pieces, given.unbounded, strict=True):
+        low, high = float((given.middle - half)[piece].min()), float((given.middle + half)[piece].max())
+        inner = given.middle[piece]
         for infinite, end, before in ((left, inner[0], inner[1]), (right, inner[-1], inner[-2])):
             if infinite and end != before:
                 low, high = (-np.inf, high) if end < before else (low, np.inf)
         found.append((low, high))
     return ConfidenceSet.from_pieces(
-        found, level=level, method="empirical-Bayes score, slope profiled out", term=rows.exogenous[column]
+        found,
+        level=level,
+        method="empirical-Bayes score, slope profiled out",
+        term=test.rows.exogenous[column],
     )
+
+
+def intercept_pvalue(test: SlopeTest, slope_set: ConfidenceSet, column: int) -> float:
+    """Two-sided p-value of a zero coefficient of a regressor without error, over every value of the slope."""
+    least = np.inf
+    for where in _everywhere(slope_set):
+        given = _intercepts(test, where, column)
+        z = ndtri(stdtr(test.df, -np.abs(given.middle) / given.error))
+        least = min(least, float((given.distance**2 + z**2).min()))
+    return float(2.0 * ndtr(-np.sqrt(least)))
+
+
+def _everywhere(slope_set: ConfidenceSet) -> list[ConfidenceSet]:
+    """The set closely, and the whole line: there a large distance of the slope may still be the smallest sum."""
+    line = ConfidenceSet(((-np.inf, np.inf),), slope_set.level)
+    return [line] if slope_set.is_empty else [slope_set, line]
 
 
 def _grid(

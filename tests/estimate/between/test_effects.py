@@ -11,6 +11,7 @@ import msmmiv as mm
 from msmmiv.errors import DataError
 from msmmiv.estimate.between.effects import (
     direct_pvalue,
+    intercept_pvalue,
     intercept_set,
     mean_effects,
     profile,
@@ -122,6 +123,20 @@ def test_direct_pvalue_and_set_agree() -> None:
         inside = 0.0 in profile(test, found, equal(rows)).direct()
         if abs(p - 0.05) > 0.01:
             assert inside == (p > 0.05)
+
+
+def test_intercept_pvalue_and_set_agree() -> None:
+    rng = np.random.default_rng(3)
+    for seed in range(6):
+        z = np.column_stack([np.ones(15), rng.normal(size=15)])
+        rows = draw_rows(np.random.default_rng(seed), 15, (1.0,), direct=0.7, z=z)
+        test = SlopeTest.of(rows, "m1", draws=499)
+        found = test.confidence_set(0.95)
+        for column in (0, 1):
+            p = intercept_pvalue(test, found, column)
+            inside = 0.0 in intercept_set(test, found, column)
+            if abs(p - 0.05) > 0.01:
+                assert inside == (p > 0.05)
 
 
 def test_intercept_set_without_error_is_the_regression_interval() -> None:
