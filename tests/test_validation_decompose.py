@@ -83,7 +83,7 @@ def test_no_method_of_the_paper_holds_both(first: pd.DataFrame) -> None:
     assert (np.diff(simex[[5, 10, 30, 50, 100]]) < 0).all()
 
 
-@pytest.mark.parametrize("sites", [10, 30, 50, 100])
+@pytest.mark.parametrize("sites", [5, 10, 30, 50, 100])
 def test_power_is_at_least_that_of_simex(first: pd.DataFrame, sites: int) -> None:
     for pick in (redrawn, fixed):
         ours, theirs = pick(first, DEFAULT, 2.0).loc[sites], pick(first, SIMEX, 2.0).loc[sites]
@@ -92,18 +92,12 @@ def test_power_is_at_least_that_of_simex(first: pd.DataFrame, sites: int) -> Non
     assert redrawn(first, DEFAULT, 2.0)["rejects"][sites] > printed
 
 
-def test_power_with_five_sites_is_that_of_simex_with_less_size(first: pd.DataFrame) -> None:
-    """Equal up to simulation error, where SIMEX rejects a true zero more often; not the .168 that the paper prints."""
-    ours, theirs = (redrawn(first, name, 2.0)["rejects"][5] for name in (DEFAULT, SIMEX))
-    assert ours == pytest.approx(theirs, abs=0.015)
+def test_simulated_critical_values_are_what_gives_power_with_five_sites(first: pd.DataFrame) -> None:
     size, other = (redrawn(first, name, 0.0)["rejects"][5] for name in (DEFAULT, SIMEX))
     assert size < other
-    assert redrawn(first, "EB score, t", 2.0)["rejects"][5] < ours - 0.02
-
-
-@pytest.mark.xfail(strict=True, reason="HC3 with five sites: the goal of .168 is missed by about .015")
-def test_power_with_five_sites_reaches_what_the_paper_prints(first: pd.DataFrame) -> None:
-    assert redrawn(first, DEFAULT, 2.0)["rejects"][5] >= fixed(first, SIMEX, 2.0)["printed"][5]
+    assert (
+        redrawn(first, "EB score, t", 2.0)["rejects"][5] < redrawn(first, DEFAULT, 2.0)["rejects"][5] - 0.04
+    )
 
 
 def test_printed_table_is_one_draw_of_a_design(first: pd.DataFrame) -> None:
@@ -178,24 +172,19 @@ def test_two_mediators(table: pd.DataFrame) -> None:
 
 
 def test_arms_that_share_controls(table: pd.DataFrame) -> None:
-    """Short of the goal of .93 at an effect of 2 (.915): the reference is t there, not simulation."""
     part = table[table["kind"] == "shared controls"]
-    several = part[(part["design"] == SEVERAL) & (part["method"] == "EB score, t")]
-    found = several.set_index("beta")["coverage"]
-    assert 0.93 < found[0.0] < 0.97
-    assert 0.90 < found[2.0] < 0.93
+    several = part[(part["design"] == SEVERAL) & (part["method"] == DEFAULT)]
+    assert outside(several, "coverage", 0.93, 0.97).empty
     apart = part[(part["design"] == SEVERAL) & part["method"].str.contains("separate")]
     assert (apart["coverage"].to_numpy() < several["coverage"].to_numpy() - 0.02).all()
     assert outside(part[part["design"] == ONE], "coverage", 0.93, 0.97).empty
 
 
 def test_direct_effects_alike_in_a_site_cost_coverage(table: pd.DataFrame) -> None:
-    """They are taken as independent between the arms of a site: the set then misses a large effect too often."""
-    part = table[(table["design"] == ALIKE) & (table["method"] == "EB score, t")].set_index("beta")[
-        "coverage"
-    ]
+    """They are taken as independent between the arms of a site: the set then misses a large effect more often."""
+    part = table[(table["design"] == ALIKE) & (table["method"] == DEFAULT)].set_index("beta")["coverage"]
     assert part[0.0] > 0.92
-    assert 0.85 < part[2.0] < 0.92
+    assert part[2.0] > 0.88
 
 
 # -------------------------------------------------------------------- the code behind the tables

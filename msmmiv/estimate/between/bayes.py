@@ -128,6 +128,8 @@ class StructuralBayes:
             Several mediators, site covariates, rows that share people, no direct effect, or a bad option.
         TooFewSitesError
             Fewer than three rows: the posterior is improper.
+        DataError
+            itt does not vary.
         """
         check_one_mediator(rows, "Structural Bayes")
         if rows.z.shape[1] > 1:
@@ -138,16 +140,19 @@ class StructuralBayes:
             raise ChoiceError("draws (4 or more), chains, burn and prior_scale must be positive.")
         x, y = rows.x[:, 0], rows.y
         unit = np.array([float(x.std(ddof=1)), float(y.std(ddof=1))])
+        if not unit[1] > 0:
+            raise DataError("itt is the same in all rows: the prior of the slope is in units of its spread.")
         ratio = unit[1] / unit[0]
         data = _Data(
-            x / unit[0],
-            y / unit[1],
+            (x - x.mean()) / unit[0],
+            (y - y.mean()) / unit[1],
             rows.noise[:, 0, 0] / unit[0] ** 2,
             rows.itt_variance / unit[1] ** 2,
             rows.covariance[:, 0] / unit.prod(),
         )
         rng = np.random.default_rng(seed)
         chain = _gibbs(data, self, rng) * [ratio, unit[1], unit[0], unit[1]]
+        chain[:, :, 1] += y.mean() - chain[:, :, 0] * x.mean()  # centred above, for the digits
         r_hat, ess = (
             np.array([_r_hat(chain[:, :, j]) for j in range(4)]),
             np.array([_ess(chain[:, :, j]) for j in range(4)]),
@@ -199,15 +204,16 @@ def _gibbs(data: _Data, spec: StructuralBayes, rng: np.random.Generator) -> Arra
         w = 1.0 / total
         line = beta[:, None] - tilt
         precision = 1.0 / data.a + 1.0 / (s**2)[:, None] + line**2 * w
-        middle = data.x / data.a + (mu / s**2)[:, None] + line * w * (y - d[:, None])
-        g = middle / precision + rng.standard_normal((n, k)) / np.sqrt(precision)
+        pulled = data.x / data.a + (mu / s**2)[:, None] + line * w * (y - d[:, None])
+        g = pulled / precision + rng.standard_normal((n, k)) / np.sqrt(precision)
         # Regression of itt on (1, g), direct effects integrated out.
         r = y + tilt * g
-        w0, w1, w2 = w.sum(axis=1), (w * g).sum(axis=1), (w * g * g).sum(axis=1) + prior
-        v0, v1 = (w * r).sum(axis=1), (w * g * r).sum(axis=1)
-        schur = w2 - w1**2 / w0
-        beta = (v1 - w1 * v0 / w0) / schur + rng.standard_normal(n) / np.sqrt(schur)
-        d = (v0 - w1 * beta) / w0 + rng.standard_normal(n) / np.sqrt(w0)
+        w0 = w.sum(axis=1)
+        middle = (w * g).sum(axis=1) / w0
+        away = g - middle[:, None]
+        schur = (w * away**2).sum(axis=1) + prior
+        beta = (w * away * r).sum(axis=1) / schur + rng.standard_normal(n) / np.sqrt(schur)
+        d = (w * r).sum(axis=1) / w0 - beta * middle + rng.standard_normal(n) / np.sqrt(w0)
         residual = r - d[:, None] - beta[:, None] * g
         share = (t**2)[:, None] * w
         e = share * residual + rng.standard_normal((n, k)) * np.sqrt(share * own)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.errors import DataError, MsmmivError, listing
+from msmmiv.estimate.between.cautions import cautions_of
 from msmmiv.estimate.between.corrected import BCES
 from msmmiv.estimate.between.decomposition_page import page
 from msmmiv.estimate.between.direct_spread import DirectSpread, direct_spread
@@ -231,6 +232,11 @@ class Decomposition:
             start = next(iter(self.slope_tests.values())).effects
         return direct_spread(self.rows, start, level=self.level)
 
+    @cached_property
+    def cautions(self) -> tuple[str, ...]:
+        """What the rows themselves say against reading the sets as they stand."""
+        return cautions_of(self.rows, self.slope_tests, self.direct_spread)
+
     # -- tests ----------------------------------------------------------------------------------
 
     @cached_property
@@ -329,9 +335,8 @@ class Decomposition:
                 fit = BetweenFit.without_estimate(name, self.rows, str(why))
             ends = fit.conf_int(self.level)
             for j, term in enumerate(fit.terms):
-                out.append(
-                    (term, fit.coefficients[j], fit.std_errors[j], *ends[j], fit.method, fit.status or "")
-                )
+                status = fit.status or ("" if np.isfinite(fit.std_errors[j]) else "no standard error")
+                out.append((term, fit.coefficients[j], fit.std_errors[j], *ends[j], fit.method, status))
         names = ["term", "estimate", "std_error", "conf_low", "conf_high", "method", "status"]
         return pd.DataFrame(out, columns=names)
 
@@ -351,11 +356,27 @@ class Decomposition:
         return self.summary
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as JSON-able values."""
-        return {
+        """The numbers as JSON-able values: labels as text, None where a number is infinite or missing."""
+        found = {
             "method": self.method, "status": self.status, "level": self.level, "seed": self.seed,
             "draws": self.draws, "terms": self.tidy().to_dict("records"),
             "sets": {t: s.to_dict() for t, s in self.slope_sets.items()},
             "effects": self.effects.to_dict("records"), "sites": self.site_effects.to_dict("records"),
-            "tests": [str(t) for t in self.tests], "notes": list(self.notes),
+            "direct_spread": str(self.direct_spread), "tests": [str(t) for t in self.tests],
+            "interaction": str(self.interaction), "sensitivity": self.sensitivity.to_dict("records"),
+            "notes": [*self.notes, *self.cautions, *self.fit.notes],
         }  # fmt: skip
+        plain: dict[str, Any] = _plain(found)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value if value is None or isinstance(value, str | int | bool) else str(value)

@@ -38,6 +38,8 @@ class _Decomposed(Protocol):
     @property
     def notes(self) -> tuple[str, ...]: ...
     @property
+    def cautions(self) -> tuple[str, ...]: ...
+    @property
     def effects(self) -> pd.DataFrame: ...
     @property
     def slope_sets(self) -> Mapping[str, ConfidenceSet]: ...
@@ -76,7 +78,7 @@ def page(found: _Decomposed) -> str:
     if found.individual:
         lines += ["", "Individual-level estimators, treatment included", *_individual(found)]
     lines += ["", *_interaction(found.interaction), *_band(found)]
-    notes = [*found.notes, *found.fit.notes]
+    notes = [*found.notes, *found.cautions, *found.fit.notes]
     return "\n".join([*lines, *(f"Note: {note}" for note in dict.fromkeys(notes))])
 
 

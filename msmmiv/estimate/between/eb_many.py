@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
-from msmmiv.estimate.between.eb_score import ScorePath, mixed_variance, paule_mandel
+from msmmiv.estimate.between.eb_score import ScorePath, mixed_variance, paule_mandel, score_rounding, t_ratio
 from msmmiv.estimate.between.rows import BetweenRows
 from msmmiv.linalg import Array, Codes
 
@@ -153,7 +153,8 @@ def many_path(blocks: Blocks, mediator: int, value: Array) -> ManyPath:
     others = [j for j in range(p) if j != mediator]
     effects = _solved(blocks, _start(blocks, mediator, value), others) if others else value[:, None]
     state = _state(blocks, effects)
-    score, error, influence = _score(blocks, state, mediator)
+    score, error, influence, variance = _score(blocks, state, mediator)
+    flat = (len(value), -1)
     back = np.empty((len(value), blocks.rows.n_rows))
     back[:, blocks.index[blocks.present]] = influence[:, blocks.present]
     path = ScorePath(
@@ -166,6 +167,7 @@ def many_path(blocks: Blocks, mediator: int, value: Array) -> ManyPath:
         state.tau2,
         state.gamma[:, mediator, mediator],
         state.mean[:, :, mediator],
+        score_rounding(variance, influence.reshape(flat), np.abs(state.r).reshape(flat)),
     )
     return ManyPath(path, effects)
 
@@ -184,8 +186,8 @@ def solve_scores(blocks: Blocks) -> tuple[Array, float]:
     state = _state(blocks, effects)
     left = 0.0
     for j in range(blocks.rows.x.shape[1]):
-        score, error, _ = _score(blocks, state, j)
-        left = max(left, float(np.abs(score / error)[0]))
+        score, error, _, _ = _score(blocks, state, j)
+        left = max(left, float(np.abs(t_ratio(score, error))[0]))
     return effects[0], left
 
 
@@ -201,9 +203,12 @@ def _nearest_zero(blocks: Blocks, start: float) -> Array:
     if not len(falls):
         return np.asarray(start)
     at = falls[np.argmin(np.abs(grid[falls] - start))]
-    return np.asarray(
-        brentq(lambda v: float(score(np.array([v]))[0]), grid[at], grid[at + 1], xtol=1e-14 * scale)
-    )
+    low, high = float(grid[at]), float(grid[at + 1])
+    # Alone, a value may round to the other side of zero than it does among many.
+    ends = [float(score(np.array([v]))[0]) for v in (low, high)]
+    if not (ends[0] > 0 >= ends[1]):
+        return np.asarray((low, high)[int(np.argmin(np.abs(ends)))])
+    return np.asarray(brentq(lambda v: float(score(np.array([v]))[0]), low, high, xtol=1e-14 * scale))
 
 
 def _start(blocks: Blocks, mediator: int, value: Array) -> Array:
@@ -220,7 +225,7 @@ def _start(blocks: Blocks, mediator: int, value: Array) -> Array:
     out = np.repeat(value[:, None], x.shape[1], axis=1)
     if others:
         sub = signal[np.ix_(others, others)]
-        size = np.sqrt(np.diag(gram)[others])
+        size = np.sqrt(np.maximum(np.diag(gram)[others], np.finfo(float).tiny))
         if np.linalg.eigvalsh(sub / np.outer(size, size))[0] < 0.05:
             signal, corrected, sub = gram, right, gram[np.ix_(others, others)]
         rest = corrected[others] - (np.outer(value, signal[others, mediator]) if mediator >= 0 else 0.0)
@@ -363,8 +368,8 @@ def regression_at(blocks: Blocks, effects: Array) -> tuple[Array, Array, Array]:
     return coef[0], influence, slopes
 
 
-def _score(blocks: Blocks, state: _State, mediator: int) -> tuple[Array, Array, Array]:
-    """Coefficient of one shrunken compliance, its standard error, and what each row adds to it (G, S, D)."""
+def _score(blocks: Blocks, state: _State, mediator: int) -> tuple[Array, Array, Array, Array]:
+    """Coefficient of one shrunken compliance, standard error, what each row adds (G, S, D), and model variance."""
     q = blocks.z.shape[2]
     design = np.concatenate([_spread_z(blocks, state), state.h], axis=-1)
     coef, gram, pulled = _fit(design, state)
@@ -375,10 +380,9 @@ def _score(blocks: Blocks, state: _State, mediator: int) -> tuple[Array, Array, 
     residual = state.r - np.einsum("gsdm,gm->gsd", design, coef)
     df = blocks.rows.n_rows - q - state.h.shape[-1]
     left = np.einsum("gsd,gsde,gse->g", residual, state.w, residual, optimize=True) / df
-    error = np.sqrt(
-        mixed_variance(sandwich, left * bread[:, q + mediator, q + mediator], blocks.rows.n_sites)
-    )
-    return coef[:, q + mediator], error, influence
+    variance = np.asarray(bread[:, q + mediator, q + mediator])
+    error = np.sqrt(mixed_variance(sandwich, left * variance, blocks.rows.n_sites))
+    return coef[:, q + mediator], error, influence, variance
 
 
 def _without(

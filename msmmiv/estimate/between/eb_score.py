@@ -8,16 +8,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from msmmiv.linalg import Array
 
-__all__ = ["Samples", "ScorePath", "mixed_variance", "paule_mandel", "score_path", "weighted_regression"]
+__all__ = [
+    "Samples",
+    "ScorePath",
+    "mixed_variance",
+    "paule_mandel",
+    "score_path",
+    "score_rounding",
+    "t_ratio",
+    "weighted_regression",
+]
 
 #: Share of a row's sampling variance below which what correction leaves of it is rounding.
 _TINY = 1e-12
 _ROUNDS = 60
 #: Rows' worth of trust in the classical variance.
 _CLASSICAL = 2.5
+#: Rounding of a score, in units of what is summed, and in units of the standard deviation it has under the model.
+_ROUNDING, _NOTHING = 1e-13, 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +76,8 @@ class ScorePath:
         Paule-Mandel variances of what the rows vary by beyond sampling error.
     compliance_mean : (..., q) array
         Coefficients of compliance on ``z``.
+    rounding : (...,) array
+        Size of a score that is nothing but rounding.
     """
 
     value: Array
@@ -75,13 +89,19 @@ class ScorePath:
     direct_variance: Array
     compliance_variance: Array
     compliance_mean: Array
+    rounding: Array
 
     @property
     def statistic(self) -> Array:
-        """(...,) score over standard error."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out: Array = self.score / self.std_error
-        return np.asarray(np.where(self.score == 0, 0.0, out))
+        """(...,) score over standard error; zero where both are rounding."""
+        return t_ratio(self.score, self.std_error, self.rounding)
+
+
+def t_ratio(score: Array, error: Array, rounding: npt.ArrayLike = 0.0) -> Array:
+    """Score over standard error; zero where the score is rounding, so that rows on one line do not reject it."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out = np.asarray(score / error)
+    return np.where(np.abs(score) <= rounding, 0.0, out)
 
 
 def paule_mandel(
@@ -161,6 +181,13 @@ def _leverage(weights: Array, z: Array) -> Array:
     return np.asarray(weights * np.einsum("kp,...pq,kq->...k", z, np.linalg.inv(gram), z, optimize=True))
 
 
+def score_rounding(variance: Array, influence: Array, *parts: Array) -> Array:
+    """(...,) size below which a score is rounding: of the parts of r that are summed, and of its model variance."""
+    size = sum((np.abs(part) for part in parts), start=np.zeros(()))
+    summed = _ROUNDING * (np.abs(np.nan_to_num(influence)) * size).sum(axis=-1)
+    return np.asarray(np.maximum(summed, _NOTHING * np.sqrt(np.nan_to_num(variance, posinf=0.0))))
+
+
 def mixed_variance(sandwich: Array, classical: Array, units: int) -> Array:
     """HC3 variance, shrunken towards the classical one (residual variance over its degrees of freedom) by 2.5 / units.
 
@@ -232,4 +259,8 @@ def score_path(samples: Samples, value: Array) -> ScorePath:
         classical = (w * residual**2).sum(axis=-1) / (df * size)
         error = np.sqrt(mixed_variance(sandwich, classical, z.shape[0]))
     bread = np.linalg.inv(np.einsum("...k,kp,kq->...pq", w, z, z, optimize=True))
-    return ScorePath(np.asarray(value), score, error, influence, intercepts, bread, direct, spread, mean)
+    with np.errstate(divide="ignore"):
+        rounding = score_rounding(1.0 / size, influence, samples.y, v * samples.x)
+    return ScorePath(
+        np.asarray(value), score, error, influence, intercepts, bread, direct, spread, mean, rounding
+    )

@@ -47,9 +47,8 @@ def effects_frame(
         given = profile(test, sets[name], weights)
         p = max(float(test.pvalue(np.zeros(1))[0]), _normal(means[j] / np.sqrt(cov[j, j])))
         out.append(_line(f"indirect effect{of}", indirect[j - 1], given.indirect(), p, fit.status))
-        shares_found.append(
-            _share(of, indirect[j - 1] / means[0], given.share(), abs(means[0]) / error, fit.status)
-        )
+        share = float(indirect[j - 1] / means[0]) if means[0] else float("nan")
+        shares_found.append(_share(of, share, given.share(), abs(means[0]) / error, fit.status))
     direct = float(means[0] - indirect.sum())
     if several:
         out.append(_direct_of_several(fit, means, cov, direct, level))
@@ -66,7 +65,8 @@ def site_effects_frame(
     """Indirect effect of each mediator and direct effect of every row.
 
     Columns ``row, itt``, and per mediator ``compliance, indirect, indirect_lower, indirect_upper`` (the mediator's
-    name added where there are several); with one mediator ``direct, direct_lower, direct_upper``.
+    name added where there are several), then ``direct, direct_lower, direct_upper`` (with several mediators Wald limits
+    from the fit).
     """
     rows = next(iter(tests.values())).rows
     k = rows.n_rows
@@ -84,6 +84,16 @@ def site_effects_frame(
             out["direct"] = rows.y - slopes[0] * rows.x[:, 0]
             ends = np.array([given.direct(i).hull for i in range(k)])
             out["direct_lower"], out["direct_upper"] = ends.T
+    if not single:
+        level = next(iter(sets.values())).level
+        direct = rows.y - rows.x @ slopes
+        contrast = np.concatenate([[1.0], -slopes])
+        p = len(slopes)
+        moved = np.einsum("kp,pq,kq->k", rows.x, fit.covariance[:p, :p], rows.x)
+        half = ndtri(0.5 + level / 2.0) * np.sqrt(
+            np.einsum("a,kab,b->k", contrast, rows.cov, contrast) + moved
+        )
+        out |= {"direct": direct, "direct_lower": direct - half, "direct_upper": direct + half}
     return pd.DataFrame(out)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias
 
+import numpy as np
+
 from msmmiv.errors import ChoiceError, check_choice
 from msmmiv.estimate.between.bayes import StructuralBayes
 from msmmiv.estimate.between.corrected import BCES, AdjustedDebiased, CorrectedNormal
@@ -69,5 +71,9 @@ def run(method: BetweenMethod | BetweenEstimator, rows: BetweenRows, *, seed: in
             f"method={method!r} is neither a name nor an estimator such as SIMEX(B=500) or BCES()."
         )
     options = {"seed": seed} if isinstance(estimator, _RANDOM) else {}
-    found: BetweenFit = estimator.solve(rows, **options)
+    try:
+        found: BetweenFit = estimator.solve(rows, **options)
+    except (np.linalg.LinAlgError, ZeroDivisionError) as why:
+        name = str(getattr(estimator, "name", method))
+        return BetweenFit.without_estimate(name, rows, f"the equations are singular to rounding ({why})")
     return found

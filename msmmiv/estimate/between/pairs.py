@@ -182,7 +182,9 @@ def _quantiles(fit: BetweenFit, t: Array, level: float) -> tuple[Array, Array]:
     low, high = np.quantile(t, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
     se = fit.std_errors
     interval = np.column_stack([fit.coefficients - high * se, fit.coefficients - low * se])
-    below = np.where(np.isnan(t), np.nan, t <= fit.coefficients / se).mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = fit.coefficients / se
+    below = np.where(np.isnan(t), np.nan, t <= observed).mean(axis=0)
     return interval, np.asarray(2.0 * np.minimum(below, 1.0 - below))
 
 

@@ -290,6 +290,11 @@ def _exogenous(
 
 def _matched(effects: SiteEffects, site: Codes, covariates: pd.DataFrame) -> pd.DataFrame:
     labels = [effects.sites[s] for s in site]
+    if not isinstance(covariates, pd.DataFrame):
+        raise DataError(
+            f"covariates must be a DataFrame indexed by site, not {type(covariates).__name__}; of a Series take "
+            "to_frame()."
+        )
     if covariates.index.has_duplicates:
         raise DataError("Site covariates need one row per site; the index has repeated sites.")
     absent = [s for s in dict.fromkeys(labels) if s not in covariates.index]
