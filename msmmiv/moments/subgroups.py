@@ -256,11 +256,13 @@ def crossfit(
 
     Parameters
     ----------
-    data, design, by, mediator, max_leaves, min_arm, seed, missing
+    data, design, by
         As in `find_subgroups`; halves are equal.
     estimate : callable
         Takes the effects by subgroup, gives an estimate and its standard error (NaN where there is none).
     splits : int
+    mediator, max_leaves, min_arm, seed, missing
+        As in `find_subgroups`.
 
     Returns
     -------
