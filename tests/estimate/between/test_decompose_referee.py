@@ -12,6 +12,8 @@ import pytest
 import msmmiv as mm
 from msmmiv.errors import DataError
 from msmmiv.estimate.between.effects import intercept_set, mean_effects
+from msmmiv.estimate.between.interaction import baseline_rows
+from msmmiv.estimate.between.rows import BetweenRows
 from msmmiv.estimate.between.slope_test import SlopeTest
 from tests.estimate.between.test_decompose import DESIGN, effects, golden, people, table
 
@@ -139,3 +141,63 @@ def test_several_mediators_have_direct_effects_by_site() -> None:
     sites = mm.Study(people(20, 60), design).decompose(draws=19).site_effects
     np.testing.assert_allclose(sites["direct"], sites["itt"] - sites["indirect m"] - sites["indirect other"])
     assert (sites["direct_lower"] < sites["direct"]).all()
+
+
+def test_control_levels_and_compliances_have_the_errors_of_one_sample() -> None:
+    frame = people(9, 40)
+    rows = baseline_rows(mm.Study(frame, DESIGN).moments, "m")
+    assert isinstance(rows, BetweenRows)
+    by = frame.groupby(["site", "t"])["m"]
+    mean, variance = by.mean().unstack(), (by.var() / by.size()).unstack()
+    np.testing.assert_allclose(rows.y, mean[0])
+    np.testing.assert_allclose(rows.x[:, 0], mean[1] - mean[0])
+    np.testing.assert_allclose(rows.cov[:, 0, 0], variance[0])
+    np.testing.assert_allclose(rows.cov[:, 1, 1], variance.sum(axis=1))
+    np.testing.assert_allclose(rows.cov[:, 0, 1], -variance[0])
+
+
+def test_each_mediator_has_its_own_mean_compliance() -> None:
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"s": range(40), "x": 5 + rng.normal(size=40), "z": -1 + rng.normal(size=40)})
+    frame = frame.assign(
+        b=1 + frame["x"] + 2 * frame["z"] + 0.1 * rng.normal(size=40), sb=0.1, sx=0.05, sz=0.05
+    )
+    found = mm.decompose(
+        mm.SiteEffects.from_table(
+            frame, site="s", itt="b", itt_se="sb", compliance=["x", "z"], compliance_se=["sx", "sz"]
+        )
+    )
+    table_ = found.effects.set_index("effect")
+    for name in ("x", "z"):
+        row, slope = table_.loc[f"indirect effect through {name}"], found.slope_sets[name].hull
+        ends = sorted(v * frame[name].mean() for v in slope)
+        np.testing.assert_allclose([row["lower"], row["upper"]], ends, rtol=0.1)
+
+
+def test_the_t_reference_counts_sites() -> None:
+    rows = mm.Study(people(10, 150, arms=3), DESIGN).decompose(draws=19).rows
+    assert (rows.n_rows, rows.n_sites) == (20, 10)
+    assert SlopeTest(rows, "m", "t").df == 8
+
+
+def test_zero_is_a_knot_of_the_critical_values() -> None:
+    test = SlopeTest.of(mm.decompose(golden(10), draws=19).rows, "gamma_hat", draws=99)
+    knots = test.calibration
+    assert knots is not None
+    at = np.tan(knots.angle) * knots.scale + knots.centre
+    assert np.abs(at).min() < 1e-9
+    exact = knots.sizes[np.abs(at).argmin(), 4]
+    assert float(test.critical(np.zeros(1), 0.95)[0]) == pytest.approx(exact, rel=1e-9)
+
+
+def test_tests_of_no_effect_test_zero() -> None:
+    """Slope 1: tests of zero reject, tests of one would not."""
+    rng = np.random.default_rng(4)
+    g = np.linspace(0, 6, 20)
+    frame = pd.DataFrame(
+        {"s": range(20), "b": 1 + g + 0.2 * rng.normal(size=20), "sb": 0.2, "g": g, "sg": 0.1, "c": 0.0}
+    )
+    found = mm.decompose(effects(frame), draws=199)
+    assert found.pvalues["g"] < 0.01
+    assert all(t.pvalue < 0.01 for t in found.tests)
+    assert all("is 0" in getattr(t, "null", "is 0") for t in found.tests)
