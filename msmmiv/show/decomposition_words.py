@@ -109,7 +109,7 @@ def answers(found: Decomposition) -> list[str]:
     >>> import msmmiv as mm
     >>> from msmmiv.estimate.between.decompose import decompose
     >>> answers(decompose(mm.data.star()))[0]
-    'One unit more of class_size changes math by -0.7003 (95% set: -4.412 to 3.362; p = 0.721).'
+    'One unit more of class_size changes math by -0.7003 (95% set: -4.416 to 3.357; p = 0.722).'
     """
     rows, percent = found.rows, level_words(found.level)
     p_values, lines = found.pvalues, []

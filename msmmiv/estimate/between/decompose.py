@@ -94,9 +94,9 @@ def decompose(
     ...                                     compliance_se="compliance_se", cov="cov")
     >>> found = mm.decompose(effects)
     >>> found.params.round(2).to_dict()
-    {'compliance': 2.06, 'direct_effect': 3.9}
+    {'compliance': 2.09, 'direct_effect': 3.86}
     >>> print(found.confidence_set("compliance"))
-    [1.828, 2.352]
+    [1.916, 2.285]
     """
     if not 0.0 < level < 1.0:
         raise DataError(f"level={level!r} must lie between 0 and 1, such as 0.95.")

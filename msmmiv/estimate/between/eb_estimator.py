@@ -34,7 +34,7 @@ class EbScore:
     >>> from msmmiv.estimate.between.rows import between_rows
     >>> rows = between_rows(mm.SiteEffects.from_moments(mm.data.star(), cov_type="pooled"))
     >>> EbScore().solve(rows).coefficients.round(2).tolist()
-    [-0.66, 3.74]
+    [-0.66, 3.78]
     """
 
     @property
