@@ -169,5 +169,13 @@ def test_decompose_finds_the_effects_that_were_put_in(said: dict[str, str]) -> N
 
 
 def test_subgroups_example_says_what_it_needs_or_what_it_found(said: dict[str, str]) -> None:
+    """Put in: effort 0.50, direct 0.30. The part with given subgroups needs no extra."""
     text = said["subgroups.py"]
-    assert "msmmiv[subgroups]" in text or "subgroup" in text
+    given = r"^given subgroups: effort ([\d.]+), direct ([\d.]+)\n"
+    assert re.match(given, text) is not None, text
+    assert number(given, text) == pytest.approx(0.50, abs=0.015)
+    assert number(r"direct ([\d.]+)\n", text) == pytest.approx(0.34, abs=0.015)
+    if "msmmiv[subgroups]" in text:
+        assert "halves in turn" not in text
+    else:
+        assert number(r"halves in turn: effort ([\d.]+)", text) == pytest.approx(0.5, abs=0.2)

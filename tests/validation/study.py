@@ -2,8 +2,9 @@
 
     python -m tests.validation.study --workers 2
 
-writes docs/validation/recommended.csv, tests.csv, clusters.csv, rank.csv, critical.csv, table1.csv and decompose.csv;
-``--table`` chooses one. The numbers do not depend on the number of workers: every cell of a table has its own seed.
+writes docs/validation/recommended.csv, tests.csv, clusters.csv, rank.csv, critical.csv, table1.csv, decompose.csv and
+claims.csv; ``--table`` chooses one. The numbers do not depend on the number of workers: every cell of a table has its
+own seed.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def _write(rows: dict[int, list[Row]], out: Path) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    from tests.validation import classes, critical, decompose, rank, sizes, table1
+    from tests.validation import claims, classes, critical, decompose, rank, sizes, table1
 
     tables: dict[str, tuple[Sequence[Any], Simulate, int]] = {
         "recommended": (grid(), recommended, 4000),
@@ -154,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "critical": (critical.grid(), critical.critical, critical.TRIALS),
         "table1": (table1.grid(), table1.simulate, table1.TRIALS),
         "decompose": (decompose.grid(), decompose.simulate, decompose.TRIALS),
+        "claims": (claims.grid(), claims.simulate, claims.TRIALS),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--table", choices=[*tables, "all"], default="all")

@@ -139,10 +139,8 @@ class SharedRows:
 
     def errors(self, normal: Array) -> tuple[Array, Array]:
         """Sampling errors (B, K) of itt and compliance, correlated inside sites."""
-        cross = self.blocks.rows.cross
-        assert cross is not None  # noqa: S101 - such rows are what this class is for
-        k = cross.shape[0]
-        values, vectors = np.linalg.eigh(cross.reshape(2 * k, 2 * k))
+        k = len(self.z)
+        values, vectors = np.linalg.eigh(_of_all(self.blocks).reshape(2 * k, 2 * k))
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         drawn = normal.transpose(1, 2, 0).reshape(normal.shape[1], 2 * k) @ root.T
         return drawn[:, 0::2], drawn[:, 1::2]
@@ -151,6 +149,15 @@ class SharedRows:
         """(B,) statistics of samples (B, K) at one value."""
         drawn = replace(self.blocks, drawn=(y, x[:, :, None]))
         return many_path(drawn, 0, np.full(len(y), value)).path.statistic
+
+
+def _of_all(blocks: Blocks) -> Array:
+    """(K, 1 + P, K, 1 + P) covariance of all rows, put together from the sites': zero between them."""
+    k, size = len(blocks.rows.y), blocks.cov.shape[2]
+    out = np.zeros((k, size, k, size))
+    site, one, two = np.nonzero(blocks.present[:, :, None] & blocks.present[:, None, :])
+    out[blocks.index[site, one], :, blocks.index[site, two], :] = blocks.cov[site, one, :, two, :]
+    return out
 
 
 def calibrate(

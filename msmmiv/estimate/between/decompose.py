@@ -181,6 +181,11 @@ def _notes(
         notes.append(
             "Cov(itt, compliance) is unknown and taken as zero; both come from the same people, so it rarely is."
         )
+    if effects.clusters_ignored:
+        notes.append(
+            "Sampling covariances take people in one cluster as independent: too little error is corrected for, and Q "
+            "is too large. Use cov_type='pooled' in SiteEffects.from_moments, or decompose the moments."
+        )
     lost = len(effects.sites) * len(effects.contrasts) - rows.n_rows
     if lost:
         notes.append(

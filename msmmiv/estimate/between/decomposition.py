@@ -277,7 +277,7 @@ class Decomposition:
             return NotApplicable(name, found.status)
         t = float(fit.coefficients[0] / fit.std_errors[0])
         p = max(float(found.pvalues[0]), 1.0 / (self.draws + 1.0))  # what so many draws can show
-        law = "resampled rows; rejects a true null in a third of samples, for comparison only"
+        law = "resampled rows; rejects a true null in up to 35% of samples, for comparison only"
         return TestStatistic(name, f"the effect of {rows.mediators[0]} is 0", t, p, 1, law=law)
 
     def _tried(self, name: str, test: Callable[[BetweenRows], TestResult]) -> TestResult:

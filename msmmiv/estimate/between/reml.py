@@ -284,57 +284,33 @@ def _covariance(data: RemlData, theta: Array) -> Array:
 def _result(
     spec: StructuralReml, rows: BetweenRows, data: RemlData, theta: Array, *, converged: bool
 ) -> RandomEffects:
-    size, q, k = data.d.shape[1], data.z.shape[1], rows.n_rows
+    size = data.d.shape[1]
     factor = _factor(theta, size)
     value, _, means, _ = reml_value(data, factor)
     scaled = factor[0] @ factor[0].T
     order = [size - 1, *range(size - 1)]
     omega = (scaled * np.outer(data.unit, data.unit))[np.ix_(order, order)]
-    noise = np.einsum("kaa->a", rows.noise) / k
+    noise = np.einsum("kaa->a", rows.noise) / rows.n_rows
     spread = np.diag(omega)[1:]
-    # The smallest share of true variance in any direction of the compliances, units aside.
-    both = scaled[:-1, :-1] + rows.noise.mean(axis=0) / np.outer(data.unit[:-1], data.unit[:-1])
-    root = np.linalg.cholesky(both)
-    share = np.linalg.eigvalsh(np.linalg.solve(root, np.linalg.solve(root, scaled[:-1, :-1]).T))[0]
-    direct = float(factor[0, -1, -1] ** 2)
+    share, direct = _weakest(rows, data, scaled), float(factor[0, -1, -1] ** 2)
     boundary = tuple(m for m, s, n in zip(rows.mediators, spread, noise, strict=True) if s <= _NONE * (s + n))
-    status = None
-    coefficients, cov = np.full(size - 1 + q, np.nan), np.full((size - 1 + q,) * 2, np.nan)
-    if share <= _NONE:
-        what = "compliance varies" if size == 2 else "some mixture of the compliances varies"
-        status = f"denominator not positive: {what} no more than noise"
+    p = len(rows.terms)
+    status, df = None, float(rows.n_rows - p)
+    if share > _NONE:
+        coefficients, cov = _in_units(rows, data, theta)
+        boundary += ("direct_effect",) * (direct <= _ZERO)
     else:
-        found = _coefficients(data, theta)[0][0]
-        change = np.concatenate([data.unit[-1] / data.unit[:-1], np.full(q, data.unit[-1])])
-        turn = np.eye(size - 1 + q)
-        turn[size - 1 :, size - 1 :] = np.linalg.inv(data.back)
-        turn *= change[:, None]
-        left = k - q * data.restricted
-        factor_k = left / (left - size + 1) if data.restricted else left / (k - q - size + 1)
-        coefficients, cov = turn @ found, turn @ _covariance(data, theta) @ turn.T * factor_k
-        free = slice(size - 1, None)
-        if rows.exogenous and rows.common.any():
-            line = np.concatenate([[1.0], -coefficients[: size - 1]])
-            cov[free, free][0, 0] += float(line @ rows.common @ line)
-    notes = []
-    if share <= _FAINT and status is None:
-        notes.append(
-            f"All but {share:.1%} of the variance of compliance (in its weakest direction) is sampling error: the "
-            "estimate may be far off; read the set."
-        )
-    if direct <= _ZERO and status is None:
-        boundary = (*boundary, "direct_effect")
-        notes.append("Direct effects vary no more than noise: their variance is at its boundary, zero.")
-    if not converged:
-        notes.append("The likelihood has no clear summit; treat the estimate as unknown.")
+        what = "compliance varies" if size == 2 else "some mixture of the compliances varies"
+        status, df = f"denominator not positive: {what} no more than noise", float("nan")
+        coefficients, cov = np.full(p, np.nan), np.full((p, p), np.nan)
     return RandomEffects(
         spec.name,
         rows.terms,
         frozen(coefficients),
         frozen(cov),
-        float(k - q - size + 1) if status is None else float("nan"),
+        df,
         status,
-        tuple(notes),
+        _notes(share, boundary, converged=converged),
         omega=frozen(omega),
         means=frozen(np.linalg.solve(data.back, means[0] * data.unit)[:, order]),
         direct_sd=float(np.sqrt(direct) * data.unit[-1]),
@@ -344,3 +320,43 @@ def _result(
         converged=converged,
         boundary=boundary,
     )
+
+
+def _weakest(rows: BetweenRows, data: RemlData, scaled: Array) -> float:
+    """The smallest share of true variance in any direction of the compliances, units aside."""
+    both = scaled[:-1, :-1] + rows.noise.mean(axis=0) / np.outer(data.unit[:-1], data.unit[:-1])
+    root = np.linalg.cholesky(both)
+    share = np.linalg.eigvalsh(np.linalg.solve(root, np.linalg.solve(root, scaled[:-1, :-1]).T))
+    return float(share[0])
+
+
+def _in_units(rows: BetweenRows, data: RemlData, theta: Array) -> tuple[Array, Array]:
+    """Coefficients (P + q,) and their covariance, of the caller's columns and in his units."""
+    p, q, k = data.d.shape[1] - 1, data.z.shape[1], rows.n_rows
+    change = np.concatenate([data.unit[-1] / data.unit[:-1], np.full(q, data.unit[-1])])
+    turn = np.eye(p + q)
+    turn[p:, p:] = np.linalg.inv(data.back)
+    turn *= change[:, None]
+    # Of least squares when nothing has sampling error.
+    factor = (k - q * data.restricted) / (k - q - p)
+    coefficients = turn @ _coefficients(data, theta)[0][0]
+    cov = turn @ _covariance(data, theta) @ turn.T * factor
+    if rows.exogenous and rows.common.any():
+        line = np.concatenate([[1.0], -coefficients[:p]])
+        cov[p, p] += float(line @ rows.common @ line)
+    return coefficients, cov
+
+
+def _notes(share: float, boundary: tuple[str, ...], *, converged: bool) -> tuple[str, ...]:
+    """What a reader must know before using the numbers; where there are none the status says why."""
+    notes = []
+    if _NONE < share <= _FAINT:
+        notes.append(
+            f"All but {share:.1%} of the variance of compliance (in its weakest direction) is sampling error: the "
+            "estimate may be far off; read the set."
+        )
+    if "direct_effect" in boundary:
+        notes.append("Direct effects vary no more than noise: their variance is at its boundary, zero.")
+    if not converged:
+        notes.append("The likelihood has no clear summit; treat the estimate as unknown.")
+    return tuple(notes)

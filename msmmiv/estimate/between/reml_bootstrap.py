@@ -81,8 +81,8 @@ def reml_bootstrap(
     -----
     True compliances and direct effects are drawn from their restricted REML distribution with slope beta0, errors
     from N(0, V_k); free and restricted likelihood are maximised in every draw. The variances are those of REML because
-    ML variances, too small, make the test reject too often (.125 instead of .05 with 5 rows). Size of 5% tests in
-    800 to 1,500 draws of Fu's (2023) design: .059, .077 and .054 with 5, 10 and 30 rows.
+    ML variances are too small. Size of 5% tests in 400 samples of Fu's (2023) design (docs/validation/claims.csv):
+    .063, .060 and .025 with 5, 10 and 30 rows, with standard errors of .012, .012 and .008.
 
     Examples
     --------

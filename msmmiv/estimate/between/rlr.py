@@ -62,7 +62,7 @@ def restricted_lr(rows: BetweenRows, beta0: npt.ArrayLike) -> Array:
 def rlr_test(rows: BetweenRows, *, beta0: float = 0.0) -> TestStatistic:
     """Test that the mediator effect is ``beta0``, by restricted likelihood with an F reference.
 
-    The most powerful of the tests with a direct effect when normality holds; with few rows and noisy compliances
+    The most powerful of the tests with a direct effect when normality holds; with five rows and noisy compliances
     it errs on the safe side, and with direct effects that vary more where compliance is extreme it rejects too often.
 
     Parameters
@@ -83,8 +83,8 @@ def rlr_test(rows: BetweenRows, *, beta0: float = 0.0) -> TestStatistic:
     Notes
     -----
     F = (K - q - 1) [exp(LR / (K - q)) - 1] with K rows and q regressors without error, referred to F(1, K - q - 1).
-    Without sampling error it is the F of least squares, exactly. Size of 5% tests in 800 to 1,500 draws of
-    Fu's (2023) design: .011 with K = 5, .069 with 10 and .061 with 30; `reml_bootstrap` has .059, .077 and .054.
+    Without sampling error it is the F of least squares, exactly. Size of 5% tests in 500 draws of Fu's (2023) design
+    (docs/validation/table1.csv): .004 with K = 5, .080 with 10 and .058 with 30; `reml_bootstrap` has its own.
 
     Examples
     --------

@@ -152,7 +152,8 @@ class SIMEX:
 
     Jackknife variance: at each lambda the mean least-squares covariance less the covariance between draws,
     extrapolated by the same polynomial. It can be negative: then there is no standard error. It falls short as the
-    polynomials do: by 12 percent with the quadratic at reliability 2/3 and 300 rows.
+    polynomials do: with the quadratic at reliability 2/3 and 300 rows its mean is .82 (standard error .05) of the
+    variance of the slopes (docs/validation/claims.csv).
 
     Examples
     --------
@@ -242,7 +243,7 @@ class SIMEX:
         if how.variance not in (natural, "bootstrap"):
             raise ChoiceError(
                 f"variance={how.variance!r} does not go with extrapolant={self.extrapolant!r}: a polynomial through "
-                "variances is a fifth too small for the rational slope, and the influence on it is not that on a "
+                "variances is too small for the rational slope, and the influence on it is not that on a "
                 f"polynomial. Use {natural!r} or 'bootstrap'."
             )
         if self.B < 10 or self.replicates < 10:

@@ -104,8 +104,10 @@ def wild_score(
     covariances of compliance with compliance and of compliance with itt. With z = 1 and independent rows the sum over
     l is (1 - 1/K) (beta0 a_k - c_k). T = sum s / sqrt(sum (s - sbar)^2), T* the same with w_g s_g, summed by site.
 
-    Size of 5% tests in Fu's (2023) design: zero with 5 sites and all sign vectors, .055, .051, .046
-    with 10, 30, 100. With correlated errors and standard errors of very unequal size .084 to .094: heavy tails.
+    5% tests of no effect in Fu's (2023) design reject a true null in 0, .048, .054 and .040 of samples of 5, 10, 30 and
+    100 sites (docs/validation/table1.csv). Tests of a true effect of 2 reject it in .08 to .13 from 10 sites on, since
+    squares of the errors of compliance then skew the scores. With log-normal standard errors it is .05 to .07 and .08
+    to .11 (docs/validation/claims.csv).
 
     Examples
     --------

@@ -9,32 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msmmiv.estimate.between.rows import BetweenRows
+from tests.estimate.between.makers import rows_from
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 FILES = {"k5": "agg_k5", "k10": "agg_k10", "k30": "agg_k30", "example": "mechte_example_dat"}
 
 
-def rows_of(
-    y, x, cov, *, z=None, exogenous=("direct_effect",), cross=None, common=None, site=None, zero=False
-):
-    """BetweenRows with an intercept unless said otherwise."""
-    x = x[:, None] if x.ndim == 1 else x
-    k, p = x.shape
-    return BetweenRows(
-        labels=tuple(f"s{i}" for i in range(k)),
-        mediators=tuple(f"m{j}" for j in range(p)),
-        outcome="y",
-        exogenous=exogenous,
-        y=y,
-        x=x,
-        z=np.ones((k, 1)) if z is None else z,
-        cov=cov,
-        cross=cross,
-        common=np.zeros((1 + p, 1 + p)) if common is None else common,
-        site=np.arange(k) if site is None else site,
-        zero_covariance_assumed=zero,
-    )
+def rows_of(y, x, cov, *, exogenous=("direct_effect",), **more):
+    """`rows_from` with rows s0, s1, ... and mediators m0, m1, ..."""
+    k, p = x.reshape(len(y), -1).shape
+    labels, names = tuple(f"s{i}" for i in range(k)), tuple(f"m{j}" for j in range(p))
+    return rows_from(y, x, cov, labels=labels, names=names, exogenous=exogenous, **more)
 
 
 def simple(x, y, a, b, c=0.0, **more):

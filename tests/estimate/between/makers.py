@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 
 from msmmiv.estimate.between.rows import BetweenRows
@@ -16,25 +18,31 @@ def rows_from(
     cross: np.ndarray | None = None,
     common: np.ndarray | None = None,
     site: np.ndarray | None = None,
+    names: tuple[str, ...] | None = None,
+    labels: tuple[Hashable, ...] | None = None,
+    exogenous: tuple[str, ...] | None = None,
+    zero: bool = False,
 ) -> BetweenRows:
-    """Rows from arrays; an intercept by default."""
-    x = x.reshape(len(y), -1)
+    """Rows from arrays; independent, with an intercept and mediators m1, m2, ... unless said otherwise."""
+    y, cov = np.asarray(y, dtype=float), np.asarray(cov, dtype=float)
+    x = np.asarray(x, dtype=float).reshape(len(y), -1)
     k, p = x.shape
     z = np.ones((k, 1)) if z is None else z
-    names = ("direct_effect", *(f"z{j}" for j in range(1, z.shape[1])))[: z.shape[1]]
+    if exogenous is None:
+        exogenous = ("direct_effect", *(f"z{j}" for j in range(1, z.shape[1])))[: z.shape[1]]
     return BetweenRows(
-        labels=tuple(range(k)),
-        mediators=tuple(f"m{j}" for j in range(1, p + 1)),
+        labels=tuple(range(k)) if labels is None else labels,
+        mediators=tuple(f"m{j}" for j in range(1, p + 1)) if names is None else names,
         outcome="y",
-        exogenous=names,
-        y=np.asarray(y, dtype=float),
-        x=np.asarray(x, dtype=float),
+        exogenous=exogenous,
+        y=y,
+        x=x,
         z=z,
         cov=cov,
         cross=cross,
         common=np.zeros((1 + p, 1 + p)) if common is None else common,
         site=np.arange(k) if site is None else site,
-        zero_covariance_assumed=False,
+        zero_covariance_assumed=zero,
     )
 
 

@@ -6,25 +6,15 @@ import numpy as np
 from scipy.optimize import minimize
 
 from msmmiv.estimate.between.rows import BetweenRows
+from tests.estimate.between.makers import rows_from
 
 
 def make_rows(y, x, cov, z=None, cross=None, site=None, names=None) -> BetweenRows:
-    x = np.asarray(x, dtype=float).reshape(len(y), -1)
-    z = np.ones((len(y), 1)) if z is None else z
-    return BetweenRows(
-        tuple(range(len(y))),
-        names or tuple(f"m{j}" for j in range(x.shape[1])),
-        "y",
-        ("direct_effect", *(f"w{j}" for j in range(1, z.shape[1]))),
-        np.asarray(y, dtype=float),
-        x,
-        z,
-        np.asarray(cov, dtype=float),
-        cross,
-        np.zeros((x.shape[1] + 1,) * 2),
-        np.arange(len(y)) if site is None else site,
-        False,
-    )
+    """`rows_from` with mediators m0, m1, ... and covariates w1, w2, ..."""
+    p, q = np.asarray(x).reshape(len(y), -1).shape[1], 1 if z is None else z.shape[1]
+    names = names or tuple(f"m{j}" for j in range(p))
+    exogenous = ("direct_effect", *(f"w{j}" for j in range(1, q)))
+    return rows_from(y, x, cov, z=z, cross=cross, site=site, names=names, exogenous=exogenous)
 
 
 def draw(seed, k=10, p=1, q=1, beta=1.0, size=0.6, arms=1) -> BetweenRows:

@@ -156,7 +156,7 @@ def fu(rng, n: int, k: int):
 
 @pytest.mark.parametrize(("k", "low", "high"), [(5, 0.002, 0.02), (10, 0.045, 0.09)])
 def test_size_of_the_f_reference(k: int, low: float, high: float) -> None:
-    """The study behind the docstring has .011 and .069; 1,000 draws have a standard error of .007."""
+    """table1.csv has .004 and .080 in 500 draws, with standard errors of .003 and .012; here they are .003 and .008."""
     x, y, a, b = fu(np.random.default_rng(11), 1000, k)
     z, c = np.ones((k, 1)), np.zeros(k)
     free = fit_many(x, y=y, a=a, b=b, c=c, z=z)
@@ -172,15 +172,20 @@ def test_size_of_the_f_reference(k: int, low: float, high: float) -> None:
 @pytest.mark.validation
 @pytest.mark.parametrize("k", [5, 10])
 def test_size_of_the_bootstrap(k: int) -> None:
-    """The study has .059 and .077; 40 draws have a standard error of .04."""
-    x, y, a, b = fu(np.random.default_rng(12), 40, k)
+    """Other samples than those of claims.csv, which has .063 and .060; the standard error of 400 is .011.
+
+    Over all levels p-values are a little too small (their mean is .46 at both numbers of rows): it is a test at 5%.
+    """
+    n = 400
+    x, y, a, b = fu(np.random.default_rng(12), n, k)
     p = [
         reml_bootstrap(
             make_rows(y[i], x[i], np.stack([np.diag([b[i, j], a[i, j]]) for j in range(k)])),
             draws=39,
             seed=i,
         ).pvalue
-        for i in range(40)
+        for i in range(n)
     ]
-    assert (np.array(p) <= 0.05).mean() < 0.2
-    assert 0.35 < np.mean(p) < 0.65
+    # Three standard errors around what is promised.
+    assert abs((np.array(p) <= 0.05).mean() - 0.05) < 3 * np.sqrt(0.05 * 0.95 / n)
+    assert abs(np.mean(p) - 0.46) < 3 / np.sqrt(12 * n)
