@@ -21,6 +21,7 @@ __all__ = [
     "gram_root",
     "gram_solve",
     "group_sum",
+    "group_sum_along",
     "schur",
 ]
 
@@ -57,6 +58,19 @@ def group_sum(values: Array, groups: Codes, size: int) -> Array:
     for j in range(flat.shape[1]):
         out[:, j] = np.bincount(groups, flat[:, j], size)
     return out.reshape(size, *values.shape[1:])
+
+
+def group_sum_along(values: Array, groups: Codes, axis: int) -> Array:
+    """Sum within groups coded 0, 1, ..., none of them empty, along any axis, in time linear in its length.
+
+    Examples
+    --------
+    >>> group_sum_along(np.array([[1.0, 2.0, 3.0]]), np.array([1, 0, 1]), -1).tolist()
+    [[2.0, 4.0]]
+    """
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    return np.asarray(np.add.reduceat(np.take(values, order, axis=axis), starts, axis=axis))
 
 
 def gram_pinv(blocks: Array) -> tuple[Array, Codes]:

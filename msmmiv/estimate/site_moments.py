@@ -13,8 +13,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from msmmiv.errors import MomentsInsufficient, TooFewSitesError, count, listing
+from msmmiv.errors import ChoiceError, MomentsInsufficient, TooFewSitesError, count, listing
 from msmmiv.linalg import Array, Codes, group_sum
+from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "corrected_inverse",
     "corrected_product",
     "estimated",
+    "noise_effects",
     "site_rows",
     "weighted_products",
 ]
@@ -70,6 +72,30 @@ class SiteRows:
     def by_site(self, rows: Array) -> Array:
         """Sum (R, ...) rows within sites: (K, ...)."""
         return group_sum(rows, self.site, self.n_sites)
+
+
+def noise_effects(source: Moments | SiteEffects) -> SiteEffects:
+    """Site effects with a sampling covariance in every site, clusters heeded; effects as they are.
+
+    Raises
+    ------
+    ChoiceError
+        Neither moments nor effects.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> noise_effects(mm.data.star()).cov_type
+    'pooled'
+    """
+    if isinstance(source, SiteEffects):
+        return source
+    if not isinstance(source, Moments):
+        raise ChoiceError(
+            f"Moments or SiteEffects are needed, not {type(source).__name__}. From rows use Study(data, design), from "
+            "a table SiteEffects.from_table()."
+        )
+    return SiteEffects.from_moments(source, cov_type="pooled" if source.clusters else "unbiased")
 
 
 def estimated(effects: SiteEffects) -> npt.NDArray[np.bool_]:
@@ -133,16 +159,16 @@ def corrected_product(values: Array, cov: Array, factors: tuple[int, ...]) -> Ar
 
     Parameters
     ----------
-    values : (R, m) array
-        Estimates.
-    cov : (R, m, m) array
+    values : (..., R, m) array
+        Estimates; leading axes are samples.
+    cov : (R, m, m) or (..., R, m, m) array
         Their known sampling covariances.
     factors : tuple of int
         Columns to multiply; a column may occur more than once.
 
     Returns
     -------
-    (R,) array
+    (..., R) array
 
     Notes
     -----
@@ -155,11 +181,11 @@ def corrected_product(values: Array, cov: Array, factors: tuple[int, ...]) -> Ar
     [5.0]
     """
     if not factors:
-        return np.ones(len(values))
+        return np.ones(values.shape[:-1])
     first, rest = factors[0], factors[1:]
-    out: Array = values[:, first] * corrected_product(values, cov, rest)
+    out: Array = values[..., first] * corrected_product(values, cov, rest)
     for j, other in enumerate(rest):
-        out = out - cov[:, first, other] * corrected_product(values, cov, rest[:j] + rest[j + 1 :])
+        out = out - cov[..., first, other] * corrected_product(values, cov, rest[:j] + rest[j + 1 :])
     return out
 
 

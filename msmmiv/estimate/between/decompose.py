@@ -14,6 +14,7 @@ from msmmiv.estimate.between.effects import Shares, shares_of
 from msmmiv.estimate.between.interaction import baseline_rows
 from msmmiv.estimate.between.methods import BetweenEstimator, BetweenMethod, run
 from msmmiv.estimate.between.rows import BetweenRows, between_rows
+from msmmiv.estimate.site_moments import noise_effects
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.moments.cells import Moments
@@ -102,7 +103,7 @@ def decompose(
         raise DataError(f"level={level!r} must lie between 0 and 1, such as 0.95.")
     if isinstance(draws, bool) or draws != int(draws) or draws < 19:
         raise ChoiceError(f"draws={draws!r} must be a whole number of 19 or more, such as 999.")
-    effects = _effects(source)
+    effects = noise_effects(source)
     chosen = _chosen(effects, mediators)
     effects = effects.only(chosen)
     rows = between_rows(effects, direct_effect=direct_effect, covariates=covariates)
@@ -124,18 +125,6 @@ def decompose(
         individual=_individual(source) if whole and direct_effect and isinstance(source, Moments) else (),
         baseline=_baseline(source, chosen, single=single),
         notes=_notes(source, effects, rows, chosen),
-    )
-
-
-def _effects(source: Moments | SiteEffects) -> SiteEffects:
-    if isinstance(source, SiteEffects):
-        return source
-    if isinstance(source, Moments):
-        # As `Study.noise_effects`: a covariance in every site, clusters heeded.
-        return SiteEffects.from_moments(source, cov_type="pooled" if source.clusters else "unbiased")
-    raise ChoiceError(
-        f"decompose takes Moments or SiteEffects, not {type(source).__name__}. From rows use "
-        "Study(data, design).decompose(), from a table SiteEffects.from_table()."
     )
 
 

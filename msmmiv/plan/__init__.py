@@ -1,0 +1,1 @@
+"""Planning: made-up trials whose truth is known."""

@@ -1,0 +1,143 @@
+"""Subgroups inside sites: exact expectations, the route from rows, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msmmiv as mm
+from msmmiv.diagnose.within_site import (
+    CHECK,
+    WithinSite,
+    _scores,
+    within_site_cells,
+    within_site_subgroups,
+)
+from msmmiv.errors import DataError, DesignError
+from msmmiv.inference.tests import NotApplicable
+
+DESIGN = mm.Design(outcome="y", treatment="t", mediators="m", site="s")
+
+
+def rows(sites: int = 14, people: int = 240, *, along: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    """Old people's mediator moves by one more; ``along`` is added to its effect for them."""
+    rng = np.random.default_rng(seed)
+    n = sites * people
+    df = pd.DataFrame({"s": np.repeat(np.arange(sites), people), "t": np.tile([0, 1], n // 2)})
+    df["old"] = rng.random(n) < 0.5
+    df["age"] = rng.normal(40, 10, n)
+    effect = 0.5 + 0.3 * rng.normal(size=sites)[df.s] + along * df.old
+    u = rng.normal(size=n)
+    df["m"] = df.t * (0.5 + df.old) + u
+    df["y"] = effect * df.t * (0.5 + df.old) + 0.5 * u + rng.normal(size=n)
+    return df
+
+
+def test_the_score_has_the_stated_expectation_whatever_the_errors():
+    """Over all values of two-valued, correlated, skewed errors with their own variances: no rounding but that."""
+    b, g, w = np.array([0.8, 0.3]), np.array([1.5, 0.4]), np.array([5.0, 9.0])
+    # Each subgroup's error takes three values with mean zero.
+    support = [
+        (np.array([[2.0, 1.0], [-1.0, 0.5], [-1.0, -1.5]]) * 0.1, np.array([1 / 3, 1 / 3, 1 / 3])),
+        (np.array([[3.0, -1.0], [-1.0, 1 / 3]]) * 0.1, np.array([0.25, 0.75])),
+    ]
+    cov = np.stack([np.einsum("i,ia,ib->ab", p, e, e) for e, p in support])
+    mean = 0.0
+    for i, j in itertools.product(*(range(len(p)) for _, p in support)):
+        values = np.column_stack([b, g]) + np.stack([support[0][0][i], support[1][0][j]])
+        sums, _ = _scores(values, cov, w, np.zeros(2, int), np.zeros(2, int), 1)
+        mean += support[0][1][i] * support[1][1][j] * sums["score"][0]
+    effect = b / g
+    pair = w.prod() / w.sum()
+    np.testing.assert_allclose(mean, pair * g.prod() * (effect[0] - effect[1]) * (g[0] - g[1]), rtol=1e-12)
+
+
+def test_one_effect_per_site_gives_nothing_but_noise():
+    g = np.array([0.5, 1.0, 2.0, 0.7])
+    values = np.column_stack([0.4 * g, g])
+    sums, cells = _scores(
+        values, np.zeros((4, 2, 2)), np.ones(4), np.array([0, 0, 0, 1]), np.zeros(4, int), 2
+    )
+    np.testing.assert_allclose(sums["score"], 0.0, atol=1e-15)
+    assert cells.tolist() == [3, 1]
+    np.testing.assert_allclose(sums["product"][0], (0.5 * 1 + 0.5 * 2 + 1 * 2) / 3)
+
+
+def test_rows_give_what_hand_made_subgroups_give():
+    df = rows()
+    found = within_site_subgroups(df, DESIGN, by="old", draws=199)
+    assert isinstance(found, WithinSite)
+    assert found.by == ("old",)
+    assert found.table["cells"].tolist() == [2] * 14
+    df["cell"] = df.s.astype(str) + "/" + df.old.astype(str)
+    own = mm.SiteEffects.from_moments(
+        mm.Moments.from_data(df, replace(DESIGN, site="cell")), cov_type="unbiased"
+    )
+    parent = {c: int(str(c).split("/")[0]) for c in own.sites}
+    again = within_site_cells(own, parent, draws=199)
+    np.testing.assert_allclose(np.sort(again.table["score"]), np.sort(found.table["score"]), rtol=1e-9)
+    assert found.covariance == pytest.approx(again.covariance)
+
+
+def test_selection_on_gains_is_seen_and_measured():
+    found = within_site_subgroups(rows(24, 400, along=0.6), DESIGN, by="old")
+    (evidence,) = found.evidence()
+    assert evidence.check == CHECK
+    assert evidence.role == "evidence"
+    assert evidence.test.pvalue < 0.05
+    # Compliances .5 and 1.5, effects .6 apart: covariance of two equal halves is .6 / 4.
+    assert abs(found.covariance - 0.15) < 3 * found.covariance_se
+    assert "never supports" in evidence.reading
+    assert "80% power" in evidence.detectable
+
+
+def test_bins_and_small_subgroups():
+    found = within_site_subgroups(rows(12), DESIGN, by=["old", "age"], bins={"age": 3})
+    assert found.table["cells"].max() == 6
+    assert len(found.cells) == 72
+
+
+def test_three_arms_and_covariates():
+    df = rows(12)
+    df["t"] = df.t + (df.t * (np.arange(len(df)) % 4 == 1))
+    design = replace(DESIGN, covariates=("age",))
+    found = within_site_subgroups(df, design, by="old")
+    assert set(found.cells["arm"]) == {1, 2}
+    assert not isinstance(found.test, NotApplicable)
+
+
+def test_what_is_not_tested_says_why():
+    assert "needs rows and baseline covariates" in WithinSite.unknown("").test.reason
+    df = rows(6)
+    assert "too few sites: 6" in within_site_subgroups(df, DESIGN, by="old").test.reason
+    two = rows(12).assign(m2=lambda d: d.m + d.age)
+    several = replace(DESIGN, mediators=("m", "m2"))
+    assert "several mediators" in within_site_subgroups(two, several, by="old").test.reason
+    spread = rows(12).assign(c=lambda d: d.s * 100 + np.arange(len(d)) % 10)
+    clustered = replace(DESIGN, cluster="c")
+    found = within_site_subgroups(spread, clustered, by="old")
+    assert "several subgroups" in found.test.reason
+    assert not found.evidence()[0].applies
+    assert list(found.to_frame().columns) == ["site", "cells", "score", "product", "pairs"]
+
+
+def test_clusters_inside_subgroups_are_heeded():
+    df = rows(12).assign(c=lambda d: d.s * 1000 + d.old * 100 + d.t * 50 + np.arange(len(d)) // 2 % 7)
+    found = within_site_subgroups(df, replace(DESIGN, cluster="c"), by="old")
+    assert not isinstance(found.test, NotApplicable)
+
+
+def test_bad_arguments():
+    with pytest.raises(DesignError, match="min_per_arm=1"):
+        within_site_subgroups(rows(8), DESIGN, by="old", min_per_arm=1)
+    with pytest.raises(DesignError, match="made inside it"):
+        within_site_subgroups(rows(8), DESIGN, by="s")
+    with pytest.raises(DesignError, match="mediator"):
+        within_site_subgroups(rows(8), DESIGN, by="m")
+    effects = mm.SiteEffects.from_moments(mm.Moments.from_data(rows(8), DESIGN))
+    with pytest.raises(DataError, match="lacks the site of 8 subgroups"):
+        within_site_cells(effects, {})

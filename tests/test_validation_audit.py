@@ -1,0 +1,92 @@
+"""The audit's committed tables: whole, and as good as docs/audit.md says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.validation import balance, independence
+
+FOLDER = Path(__file__).parents[1] / "docs" / "validation"
+KEYS = {"independence": ["kind", "errors", "state", "mediators", "sites"],
+        "balance": ["kind", "design", "sites", "n", "violation"]}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def related() -> pd.DataFrame:
+    return pd.read_csv(FOLDER / "independence.csv")
+
+
+@pytest.fixture(scope="module")
+def balanced() -> pd.DataFrame:
+    return pd.read_csv(FOLDER / "balance.csv")
+
+
+@pytest.mark.parametrize(("name", "study"), [("independence", independence), ("balance", balance)])
+def test_every_cell_of_the_grid_is_there(name, study):
+    table = pd.read_csv(FOLDER / f"{name}.csv")
+    cells = table[KEYS[name]].drop_duplicates().to_numpy().tolist()
+    assert cells == [[getattr(c, k) for k in KEYS[name]] for c in study.grid()]
+    assert (table["replications"].dropna() <= study.TRIALS * 5).all()
+
+
+def clean(table: pd.DataFrame, test: str, *states: str) -> pd.Series:
+    rows = table[(table["test"] == test) & (table["none"] < 0.5) & table["state"].isin(states)]
+    return rows["rejects"]
+
+
+NULL = independence.NULL
+
+
+@pytest.mark.parametrize(
+    ("test", "states"),
+    [
+        ("site size", ("nothing related", "covariate with compliance", "covariate with effects")),
+        ("weights and effects", ("nothing related", "covariate with compliance", "covariate with effects")),
+        ("subgroups", ("one effect per site", "effects vary")),
+    ],
+)
+def test_sizes_lie_between_3_and_7_percent(related, test, states):
+    """But for what 1,000 trials leave to chance: a standard error of .007, the extreme one of dozens of cells."""
+    found = clean(related[related["kind"] != "power"], test, *states)
+    assert len(found) >= 12
+    assert found.between(0.03 - 0.012, 0.07 + 0.012).all()
+    assert 0.04 < found.mean() < 0.062
+
+
+def test_the_composite_of_two_halves_never_rejects_too_often(related):
+    found = related[(related["test"] == "site covariates") & (related["kind"] == "size")]
+    assert (found["rejects"] < 0.075).all()
+    moved = found[(found["state"] == "covariate with compliance") & (found["sites"] >= 40)]
+    assert moved["rejects"].between(0.035, 0.07).all()  # one half is certain: the other is the size
+
+
+def test_what_it_is_for_is_found(related):
+    def power(test: str, state: str, sites: int) -> float:
+        rows = related[(related["test"] == test) & (related["state"] == state) & (related["sites"] == sites)]
+        return float(rows["rejects"].min())
+
+    assert power("site covariates", "covariate with both", 100) > 0.95
+    assert power("site covariates", "covariate with both", 40) > 0.65
+    assert power("site size", "size with effects", 100) > 0.95
+    assert power("subgroups", "effects with compliance", 100) > 0.5
+
+
+@pytest.mark.parametrize("kind", ["covariates", "attrition", "dose", "inequalities", "shares", "signs"])
+def test_no_check_rejects_clean_trials_much_too_often(balanced, kind):
+    """300 trials leave a standard error of .013; cells in which few trials have a test say less."""
+    found = balanced[(balanced["kind"] == kind) & (balanced["quantity"] == "rejects_true")]
+    known = found[found["replications"] >= 100].dropna(subset=["value"])
+    error = np.sqrt(0.07 * 0.93 / known["replications"])
+    assert len(known) >= 3
+    assert (known["value"] <= 0.07 + 3.0 * error).all()
+    assert known["value"].mean() < 0.062
+
+
+def test_a_dose_curvature_is_context_because_of_its_size(balanced):
+    """Up to .11 of clean trials with forty sites: not used as evidence."""
+    found = balanced[(balanced["kind"] == "curvature") & (balanced["quantity"] == "rejects_true")]
+    assert found["value"].max() > 0.07
