@@ -18,6 +18,7 @@ __all__ = [
     "CrossingClusterWarning",
     "DataError",
     "DesignError",
+    "GraphError",
     "LabelWarning",
     "MissingDataError",
     "MissingExtraError",
@@ -193,3 +194,37 @@ def check_choice(value: object, choices: Any, name: str) -> None:
         near = difflib.get_close_matches(str(value).casefold(), folded, n=1)
         hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
         raise ChoiceError(f"{name}={value!r} is not one of {listing(allowed, quote=True)}.{hint}")
+
+
+class GraphError(MsmmivError):
+    """A causal graph that cannot be: a cycle, an unknown node, a mediator left out, an arrow against time."""
+
+    @classmethod
+    def cycle(cls, nodes: Sequence[str]) -> GraphError:
+        """Name the circle, each node once and the first again."""
+        return cls(
+            f"The graph has a cycle: {' -> '.join([*nodes, nodes[0]])}. Causes come before their effects: leave one "
+            "of these edges out, or give the two times of one thing two names."
+        )
+
+    @classmethod
+    def unknown_node(cls, name: str, edge: str, nodes: Sequence[str]) -> GraphError:
+        """Say which edge names a node that has no role, and which nodes are near it."""
+        near = difflib.get_close_matches(name, nodes, n=3, cutoff=0.5)
+        near = [n for n in nodes if n.strip().casefold() == name.strip().casefold()] or near
+        hint = f"Did you mean {listing(near, quote=True)}? " if near else ""
+        return cls(
+            f"Edge {edge!r} names {name!r}, which has no role in the graph. {hint}Nodes are "
+            f"{listing(nodes, quote=True, most=15)}. Declare a common cause in unmeasured=[...] or measured=[...], "
+            "or make it a mediator."
+        )
+
+    @classmethod
+    def left_out(cls, mediator: str, treatment: str, outcome: str, *, before: bool) -> GraphError:
+        """Say that no path leads to a mediator, or from it."""
+        what = f"from {treatment!r} to it" if before else f"from it to {outcome!r}"
+        edge = f"{treatment} -> {mediator}" if before else f"{mediator} -> {outcome}"
+        return cls(
+            f"Mediator {mediator!r} is left out: no directed path leads {what}. Add {edge!r} or an edge by way of "
+            "another mediator, or take it out of the mediators."
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from msmmiv.audit import load_assumptions
+from msmmiv.audit.check_names import CHECK_NAMES
 from msmmiv.errors import AssumptionFileError, MsmmivError
 
 SOURCE = Path(__file__).resolve().parents[2] / "assumptions"
@@ -70,6 +71,16 @@ def test_the_graph_loses_the_right_edges() -> None:
     assert not edges["iii"] | edges["iv"] | edges["viii"]  # functional form and rank rule out none
 
 
+def test_every_check_is_listed_somewhere_and_decisive_ones_are_checks() -> None:
+    forms = [f for a in load_assumptions() for f in (a, *a.variants)]
+    assert {c for f in forms for c in f.checks} == set(CHECK_NAMES)
+    assert all(set(f.decisive) <= set(f.checks) for f in forms)
+    by_id = {f.id: f for f in forms}
+    assert not by_id["i"].decisive + by_id["v"].decisive
+    assert by_id["vii.a"].decisive == ("within_site.subgroups",)
+    assert by_id["ix.a"].checks == by_id["ix"].checks == by_id["ix.b"].checks  # inherited
+
+
 def test_what_cannot_be_tested_is_not_called_testable() -> None:
     testable = {a.id: a.testable for a in load_assumptions()}
     assert testable["v"] == "no"
@@ -92,6 +103,25 @@ def test_what_cannot_be_tested_is_not_called_testable() -> None:
         ("v", r"M_p -> M_q", "M_p to M_q", r"^v\.toml: .*write 'A -> B'"),
         ("vi", r"^questions = \[.*?^\]", "questions = []", r"^vi\.toml: .*'questions' must not be"),
         ("vi", r"^references = \[.*?^\]", "references = [1]", r"^vi\.toml: .*'references' must be"),
+        (
+            "ii",
+            r"linearity\.zero_compl\w+",
+            "linearity.zero_compliance",
+            r"^ii\.toml: .*did you mean 'linearity\.zero",
+        ),
+        (
+            "ii",
+            r"linearity\.zero_compl\w+",
+            "zzz",
+            r"^ii\.toml: key 'checks' has 'zzz', .* known are balance",
+        ),
+        (
+            "v",
+            r"^decisive = \[\]",
+            'decisive = ["rank.counts"]',
+            r"^v\.toml: key 'decisive' has 'rank\.counts', not",
+        ),
+        ("v", r"^decisive = \[\]", "", r"^v\.toml: missing key 'decisive'"),
         ("vi", r"^epidemiology = .*", "", r"^vi\.toml, prompts: missing key 'epidemiology'"),
         ("vi", r"^\[prompts\]", "[prompts.more]", r"^vi\.toml, prompts: missing key"),
         ("vii", r'^id = "vii\.b"', 'id = "vii.c"', r"^vii\.toml: key 'variants' has ids vii\.a, v"),

@@ -1,0 +1,62 @@
+"""Findings read together: a test that several failures can trip does not accuse one of them while another is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from msmmiv.audit.findings import LEVEL, Finding
+from msmmiv.errors import listing
+
+__all__ = ["read_together"]
+
+_ORIGIN: Final = "linearity.origin_intercept"
+_INEQUALITIES: Final = "monotonicity.density"
+#: Failures that lift the surface off the origin, and have checks of their own.
+_LIFTS: Final = ("iv", "vi", "vii", "ix")
+
+
+def read_together(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings, with one left open where only a test speaks against it that another failure, found here, trips too.
+
+    An intercept is read as a direct effect of treatment. Groups that differ at the start, effects that go with
+    compliance inside or between sites, and curvature give one too: a line through a bent surface misses the origin.
+    The inequalities between arms, read as defiers, fail with exclusion too. What a graph declares is never taken back,
+    and clears nothing.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> findings = mm.Study(mm.data.star()).audit(draws=99).findings
+    >>> read_together(findings) == findings
+    True
+    """
+    by_origin = any(_only_by(f, _ORIGIN) for f in findings)
+    first = [
+        _left_open(f, "no defiers", "(ii) exclusion") if by_origin and _only_by(f, _INEQUALITIES) else f
+        for f in findings
+    ]
+    caught = [f for f in first if f.assumption.id in _LIFTS and _against(f)]
+    names = listing([f"({f.id})" for f in caught])
+    return tuple(_left_open(f, "exclusion", names) if caught and _only_by(f, _ORIGIN) else f for f in first)
+
+
+def _against(found: Finding) -> set[str]:
+    """Checks that contradict a finding; none where it is not contradicted."""
+    if found.status != "contradicted":
+        return set()
+    return {e.check for e, p in zip(found.evidence, found.adjusted, strict=True) if p <= LEVEL}
+
+
+def _only_by(found: Finding, check: str) -> bool:
+    """Whether one check, and neither another nor the author's graph, contradicts a finding."""
+    return not found.declared and _against(found) == {check}
+
+
+def _left_open(found: Finding, what: str, others: str) -> Finding:
+    reason = (
+        f"The test rejects, but so do those of {others}, and such a failure trips this test too: {what} cannot be "
+        "judged before that is settled."
+    )
+    return replace(found, status="not assessed", reasons=(reason, *found.reasons))
