@@ -1,5 +1,8 @@
 """Sphinx configuration. Warnings are errors (`make docs`), and every example is executed."""
 
+import tempfile
+from pathlib import Path
+
 import msmmiv
 
 project = "msmmiv"
@@ -61,3 +64,9 @@ html_theme_options = {
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
 }
+
+# Checklists to print, made by the package at every build.
+_made = Path(tempfile.mkdtemp())
+for _estimand in ("ate", "late"):
+    msmmiv.write_checklist(_made / f"checklist-{_estimand}.html", estimand=_estimand)
+html_extra_path = [str(_made)]

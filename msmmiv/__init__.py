@@ -4,10 +4,23 @@ The path: data -> `Design` -> `Moments` -> `SiteEffects` -> `Estimate` -> report
 """
 
 from msmmiv import data, errors
-from msmmiv.audit.assumptions import load_assumptions
+from msmmiv.audit.assumption_files import load_assumptions
+from msmmiv.audit.cascade import Cascade, cascade
+from msmmiv.audit.dag import CausalDAG
+from msmmiv.audit.findings import Finding
+from msmmiv.audit.result import Audit
+from msmmiv.audit.run import audit_assumptions
 from msmmiv.design import Design
+from msmmiv.diagnose.balance import covariate_balance
 from msmmiv.diagnose.heterogeneity import Heterogeneity, heterogeneity
+from msmmiv.diagnose.independence import independence
+from msmmiv.diagnose.linearity import SurfaceTest, surface_test
 from msmmiv.diagnose.rank import RankReport, rank
+from msmmiv.diagnose.sensitivity import direct_effect_line
+from msmmiv.diagnose.sensitivity_correlation import compliance_effect_correlation
+from msmmiv.diagnose.sensitivity_omitted import omitted_mediator
+from msmmiv.diagnose.sensitivity_within import within_site_covariance
+from msmmiv.diagnose.within_site import within_site_subgroups
 from msmmiv.estimate import estimating_equations, fit
 from msmmiv.estimate.between.bayes import StructuralBayes
 from msmmiv.estimate.between.corrected import BCES, AdjustedDebiased, CorrectedNormal
@@ -50,18 +63,24 @@ from msmmiv.moments.instruments import site_by_treatment
 from msmmiv.moments.strata import strata_as_sites
 from msmmiv.moments.strata_build import Strata
 from msmmiv.moments.subgroups import Subgroups, crossfit, find_subgroups
+from msmmiv.plan.simulate import SimulatedTrial, simulate
+from msmmiv.show.checklist import checklist, write_checklist
 from msmmiv.study import Study
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "BCES", "SIMEX", "AdjustedDebiased", "BCLinear", "BCSymmetric", "BiasDecomposition", "ConfidenceSet",
-    "CorrectedNormal", "Decomposition", "Design", "EbScore", "Estimate", "FirstStage", "Fuller", "Heterogeneity",
-    "KnappHartung", "LambdaCorrected", "Moments", "NotApplicable", "RankReport", "ReducedForm", "SampleFlow",
-    "SiteEffects", "SiteEquations", "SiteRatios", "Strata", "StructuralBayes", "StructuralReml", "Study",
-    "Subgroups", "TestStatistic", "WildTest", "__version__", "anderson_rubin_set", "anderson_rubin_test",
-    "bias_decomposition", "compliance_strata", "conditional_lr_set", "conditional_lr_test", "corrected_iv",
-    "crossfit", "data", "decompose", "errors", "estimating_equations", "fieller_sets", "find_subgroups", "fit",
-    "heterogeneity", "kleibergen_set", "kleibergen_test", "load_assumptions", "many_instrument_ar_set",
-    "many_instrument_ar_test", "rank", "site_by_treatment", "strata_as_sites", "wild_set", "wild_test",
+    "BCES", "SIMEX", "AdjustedDebiased", "Audit", "BCLinear", "BCSymmetric", "BiasDecomposition", "Cascade",
+    "CausalDAG", "ConfidenceSet", "CorrectedNormal", "Decomposition", "Design", "EbScore", "Estimate", "Finding",
+    "FirstStage", "Fuller", "Heterogeneity", "KnappHartung", "LambdaCorrected", "Moments", "NotApplicable",
+    "RankReport", "ReducedForm", "SampleFlow", "SimulatedTrial", "SiteEffects", "SiteEquations", "SiteRatios",
+    "Strata", "StructuralBayes", "StructuralReml", "Study", "Subgroups", "SurfaceTest", "TestStatistic", "WildTest",
+    "__version__", "anderson_rubin_set", "anderson_rubin_test", "audit_assumptions", "bias_decomposition",
+    "cascade", "checklist", "compliance_effect_correlation", "compliance_strata", "conditional_lr_set",
+    "conditional_lr_test", "corrected_iv", "covariate_balance", "crossfit", "data", "decompose",
+    "direct_effect_line", "errors", "estimating_equations", "fieller_sets", "find_subgroups", "fit",
+    "heterogeneity", "independence", "kleibergen_set", "kleibergen_test", "load_assumptions",
+    "many_instrument_ar_set", "many_instrument_ar_test", "omitted_mediator", "rank", "simulate",
+    "site_by_treatment", "strata_as_sites", "surface_test", "wild_set", "wild_test", "within_site_covariance",
+    "within_site_subgroups", "write_checklist",
 ]  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 
+from msmmiv.audit.dag import CausalDAG
+from msmmiv.audit.result import Audit
+from msmmiv.audit.run import audit_assumptions
 from msmmiv.design import Design
 from msmmiv.diagnose.heterogeneity import Heterogeneity, heterogeneity
 from msmmiv.diagnose.influence import leave_one_out
@@ -21,10 +24,12 @@ from msmmiv.estimate.between.decomposition import Decomposition
 from msmmiv.estimate.between.methods import BetweenEstimator, BetweenMethod
 from msmmiv.estimate.bias import BiasDecomposition, bias_decomposition
 from msmmiv.estimate.linearmodels_bridge import Intercepts, LinearModel, rows_to_linearmodels
+from msmmiv.estimate.site_moments import noise_effects
 from msmmiv.estimate.ujive import noise_products
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.covariance import CovType, SmallSample
 from msmmiv.inference.first_stage import site_effects_from_rows
+from msmmiv.inference.progress import Passes
 from msmmiv.inference.reduced_form import ReducedForm
 from msmmiv.inference.results import Estimate, Interval
 from msmmiv.inference.tests import TestResult, TestStatistic
@@ -99,7 +104,7 @@ class Study:
         named = isinstance(data, str | Path)
         self.source = Path(data).name if named else f"a {type(data).__name__} in memory"
         show = sys.stderr.isatty() and named if progress is None else progress
-        with _Passes(show=show) as passes:
+        with Passes(show=show) as passes:
             self._rows = open_rows(data, design, missing=missing, tick=passes)
             self.moments = Moments.from_rows(self._rows).usable()
 
@@ -229,8 +234,8 @@ class Study:
         Default: each cell's own variance ("unbiased"); where the design declares clusters, one variance between
         and inside clusters for all sites ("pooled"), since few clusters a site say little about their own.
         """
-        kind = kind or ("pooled" if self.moments.clusters else "unbiased")
-        return SiteEffects.from_moments(self.moments, cov_type=kind)
+        moments = self.moments
+        return noise_effects(moments) if kind is None else SiteEffects.from_moments(moments, cov_type=kind)
 
     def reduced_form(self, *, direct_effect: bool = False) -> ReducedForm:
         """Sufficient statistics of weak-instrument tests under homoskedasticity, covariates partialled out."""
@@ -312,12 +317,6 @@ class Study:
     ) -> Any:
         """The same study as an unfitted model of linearmodels, for its kernel covariances, GMM and tests.
 
-        Parameters
-        ----------
-        kind : {"2sls", "liml", "gmm", "cue"}
-        direct_effect : bool
-        intercepts : {"dummies", "partialled"}
-
         Raises
         ------
         MomentsInsufficient
@@ -338,6 +337,27 @@ class Study:
         """Split the effect into what goes through one mediator (or several) and past it; see `msmmiv.decompose`."""
         return decompose(self.moments, method, mediators=mediator, **options)
 
+    def audit(
+        self, dag: CausalDAG | None = None, arguments: Mapping[str, str] | None = None, **options: Any
+    ) -> Audit:
+        """Nine findings: what design and data say about each assumption, and what has to be argued.
+
+        Parameters
+        ----------
+        dag : CausalDAG, optional
+        arguments : mapping of str to str, optional
+        **options
+            ``site_covariates``, ``planned_shares``, ``draws`` and ``seed`` of `msmmiv.audit_assumptions`.
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> audit = mm.Study(mm.data.star()).audit()
+        >>> audit["iii"].status, audit["v"].status
+        ('supported', 'untestable: argue it')
+        """
+        return audit_assumptions(self.moments, dag=dag, arguments=arguments, rows=self._rows, **options)
+
     def analysis(
         self,
         *,
@@ -346,6 +366,7 @@ class Study:
         cov_type: CovType | None = None,
         direct_effect: bool = False,
         interval: Interval = "wald",
+        audit: Audit | None = None,
     ) -> Analysis:
         """The main job: the estimate that the rule chooses, what it is compared with, and what it rests on.
 
@@ -363,9 +384,12 @@ class Study:
             Leave the direct effect free in the headline; it is then compared with exclusion.
         interval : {"wald", "score"}
             Of the headline; see `msmmiv.fit`.
+        audit : Audit, optional
+            With the author's graph and arguments; by default one without.
         """
         return gather(
-            self, title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect, interval=interval
+            self, title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect, interval=interval,
+            audit=audit,
         )  # fmt: skip
 
     def report(self, path: str | Path, **options: Any) -> Path:
@@ -374,27 +398,3 @@ class Study:
 
     def __repr__(self) -> str:
         return f"Study of {self.source}: {self.moments!r}"
-
-
-class _Passes:
-    """A bar that counts the passes over the rows; silent unless asked for."""
-
-    def __init__(self, *, show: bool) -> None:
-        self._show = show
-        self._bar: Any = None
-
-    def __enter__(self) -> Self:
-        if self._show:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=None, unit=" pass", leave=False)
-        return self
-
-    def __call__(self, step: str) -> None:
-        if self._bar is not None:
-            self._bar.set_description(step)
-            self._bar.update()
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -234,7 +234,8 @@ CLEAN = {
     ),
     "msmmiv/moments/frames.py": "import narwhals.stable.v2 as nw\n",
     "msmmiv/show/plots/scatter.py": "def f():\n    from matplotlib import figure\n",
-    "msmmiv/cli.py": "import click\nfrom msmmiv import Study\n",
+    "msmmiv/cli/__init__.py": "",
+    "msmmiv/cli/commands.py": "import click\nfrom msmmiv import Study\n",
 }
 
 

@@ -179,3 +179,17 @@ def test_subgroups_example_says_what_it_needs_or_what_it_found(said: dict[str, s
         assert "halves in turn" not in text
     else:
         assert number(r"halves in turn: effort ([\d.]+)", text) == pytest.approx(0.5, abs=0.2)
+
+
+def test_dag_reads_the_chain(said: dict[str, str]) -> None:
+    """Put in: 0.40 past poverty, -0.30 of poverty."""
+    text = said["dag.py"]
+    assert "offer -> use -> poverty -> score: cascade, breaks (v)" in text
+    assert number(r"direct effect of use \(past poverty\) +(-?[\d.]+)", text) == pytest.approx(0.4, abs=0.1)
+    assert number(r"effect of poverty +(-?[\d.]+)", text) == pytest.approx(-0.3, abs=0.1)
+
+
+def test_sensitivity_finds_the_direct_effect_that_was_put_in(said: dict[str, str]) -> None:
+    text = said["sensitivity.py"]
+    assert number(r"with 0\.3 ([\d.]+)", text) == pytest.approx(0.5, abs=0.06)
+    assert number(r"from the sites, the direct effect is ([\d.]+)", text) == pytest.approx(0.3, abs=0.1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
-__all__ = ["watched"]
+__all__ = ["Passes", "watched"]
 
 T = TypeVar("T")
 
@@ -34,3 +34,28 @@ def watched(steps: Iterable[T], *, what: str, show: bool) -> Iterable[T]:
     from tqdm.auto import tqdm
 
     return tqdm(steps, desc=what, leave=False)
+
+
+class Passes:
+    """A bar that counts the passes over the rows; silent unless asked for."""
+
+    def __init__(self, *, show: bool) -> None:
+        self._show = show
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        if self._show:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=None, unit=" pass", leave=False)
+        return self
+
+    def __call__(self, step: str) -> None:
+        """A pass begins."""
+        if self._bar is not None:
+            self._bar.set_description(step)
+            self._bar.update()
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from msmmiv.audit.result import Audit
 from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.rank import RankReport
 from msmmiv.estimate.bias import BiasDecomposition
@@ -44,6 +45,8 @@ class Analysis:
     bias : BiasDecomposition or NotApplicable
     leave_one_out : DataFrame or NotApplicable
         Coefficients of the headline's estimator without each site in turn.
+    audit : Audit
+        Nine findings.
     """
 
     title: str
@@ -59,3 +62,4 @@ class Analysis:
     heterogeneity: Heterogeneity | NotApplicable
     bias: BiasDecomposition | NotApplicable
     leave_one_out: pd.DataFrame | NotApplicable
+    audit: Audit

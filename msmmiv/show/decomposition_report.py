@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 
 import pandas as pd
 
@@ -14,7 +13,8 @@ from msmmiv.show.decomposition_words import answers
 from msmmiv.show.plots import Picture, decomposition_pictures
 from msmmiv.show.plots.decomposition_curves import simex_fit
 from msmmiv.show.provenance import versions
-from msmmiv.show.words import one_line, printable
+from msmmiv.show.template import filled, in_report
+from msmmiv.show.words import one_line
 
 __all__ = ["render_decomposition"]
 
@@ -43,19 +43,15 @@ def render_decomposition(
     >>> page.startswith("<!doctype html>"), page.count("<svg ")
     (True, 4)
     """
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-        finalize=lambda v: v if isinstance(v, Markup) or not isinstance(v, str) else printable(v),
-    )  # fmt: skip
     frames = decomposition_frames(found) if frames is None else frames
     drawn = {p.name: p for p in (decomposition_pictures(found) if pictures is None else pictures)}
     # The SVG is ours and escaped where it was made; everything else is escaped by the template.
     svgs = {name: Markup(p.svg()) for name, p in drawn.items()}  # noqa: S704
     simex = simex_fit(found) if "simex_extrapolation" not in drawn else ""
-    return environment.from_string(_source()).render(
+    return filled(
+        in_report("decomposition.html.j2"),
         title=f"Effect on {one_line(found.rows.outcome)} through {', '.join(map(one_line, found.rows.mediators))}",
         answers=answers(found),
         rows=found.rows,
@@ -73,12 +69,3 @@ def render_decomposition(
         seed=found.seed,
         draws=found.draws,
     )
-
-
-def _source() -> str:
-    """The template: head and foot of the report around a page of its own, so that there is one look."""
-    folder = files(__package__)
-    report = (folder / "report.html.j2").read_text(encoding="utf-8")
-    page = (folder / "decomposition.html.j2").read_text(encoding="utf-8")
-    head, foot = report.partition("<body>")[0], report.partition("</main>")[2]
-    return f"{head}<body>\n{page}</main>{foot}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from msmmiv.audit.result import Audit
 from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.influence import leave_one_out
 from msmmiv.diagnose.rank import RankReport
@@ -50,6 +51,8 @@ class Asked(Protocol):
 
     def rank(self, *, direct_effect: bool = False) -> RankReport: ...  # noqa: D102
 
+    def audit(self) -> Audit: ...  # noqa: D102
+
 
 def gather(
     study: Asked,
@@ -59,6 +62,7 @@ def gather(
     cov_type: CovType | None,
     direct_effect: bool,
     interval: Interval,
+    audit: Audit | None,
 ) -> Analysis:
     """The analysis of a study; `Study.analysis` is the public way."""
     if estimator is None and cov_type is not None:
@@ -76,6 +80,7 @@ def gather(
         heterogeneity=_or_reason("Heterogeneity", lambda: study.heterogeneity(direct_effect=direct_effect)),
         bias=_or_reason("Bias decomposition", study.bias_decomposition),
         leave_one_out=_or_reason("Leave-one-out", lambda: leave_one_out(headline, study.moments.sites)),
+        audit=study.audit() if audit is None else audit,
     )  # fmt: skip
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +9,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from msmmiv.audit.json_values import json_text
+from msmmiv.audit.result import Audit
 from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.rank import RankReport
-from msmmiv.errors import MsmmivError, OutputError
+from msmmiv.errors import OutputError
 from msmmiv.estimate.between.decomposition import Decomposition
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestStatistic
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.audit_report import render_audit
+from msmmiv.show.checklist import checklist
 from msmmiv.show.decomposition_report import render_decomposition
 from msmmiv.show.decomposition_tables import decomposition_dict, decomposition_frames, decomposition_text
-from msmmiv.show.plots import Picture, decomposition_pictures, gallery, rank_pictures
+from msmmiv.show.plots import Picture, audit_pictures, decomposition_pictures, gallery, rank_pictures
 from msmmiv.show.provenance import moments_digest, table_text, versions
 from msmmiv.show.rank_tables import rank_frames
 from msmmiv.show.report import render_report
 from msmmiv.show.sets import shape_of, term_rows
 from msmmiv.show.summary import rank_text, summary_text
+from msmmiv.show.words import printable
 
-__all__ = ["check_folder", "write_decomposition", "write_outputs", "write_rank"]
+__all__ = ["check_folder", "write_audit", "write_decomposition", "write_outputs", "write_rank"]
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -77,7 +80,7 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     files = write_outputs(mm.Study(mm.data.star()).analysis(), folder)
     >>> sorted(files)[:4]
-    ['estimates', 'figures/compliance_map', 'figures/estimates', 'figures/forest']
+    ['estimates', 'figures/causal_dag', 'figures/compliance_map', 'figures/estimates']
     """
     path = _made(folder)
     files = {
@@ -89,7 +92,7 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     _write(files["summary"], summary_text(analysis))
     _write(files["estimates"], table_text(_estimates(analysis)))
     _write(files["site_effects"], table_text(analysis.effects.to_frame()))
-    _write(files["results"], _json(_results(analysis)))
+    _write(files["results"], json_text(_results(analysis)))
     files["moments"] = analysis.moments.save(path / "moments.csv")
     return files | _rank_files(analysis.rank, path) | _figures(pictures, path)
 
@@ -123,7 +126,7 @@ def write_rank(report: RankReport, folder: str | Path) -> dict[str, Path]:
     path = _made(folder)
     files = {"rank": path / "rank.txt", "rank_json": path / "rank.json"}
     _write(files["rank"], rank_text(report))
-    _write(files["rank_json"], _json(_rank(report)))
+    _write(files["rank_json"], json_text(_rank(report)))
     return files | _rank_files(report, path) | _figures(rank_pictures(report), path)
 
 
@@ -161,10 +164,56 @@ def write_decomposition(found: Decomposition, folder: str | Path) -> dict[str, P
     frames, pictures = decomposition_frames(found), decomposition_pictures(found)
     _write(files["page"], render_decomposition(found, pictures=pictures, frames=frames))
     _write(files["decomposition"], decomposition_text(found))
-    _write(files["json"], _json(decomposition_dict(found, frames)))
+    _write(files["json"], json_text(decomposition_dict(found, frames)))
     for name, frame in frames.items():
         files[name] = path / f"{name}.csv"
         _write(files[name], table_text(frame))
+    return files | _figures(pictures, path)
+
+
+def write_audit(audit: Audit, folder: str | Path) -> dict[str, Path]:
+    """Write an audit into a folder, which is made if it is not there: page, checklist, tables, graph and figures.
+
+    Parameters
+    ----------
+    audit : Audit
+    folder : path
+
+    Returns
+    -------
+    dict of str to Path
+        ``page`` (HTML), ``checklist`` (HTML, to print), ``audit`` (text), ``json``, the tables ``findings`` and
+        ``evidence``, the graph as ``dot``, ``mermaid`` and ``dagitty``, and ``figures/<name>``.
+
+    Raises
+    ------
+    OutputError
+        When the folder cannot be made.
+
+    Examples
+    --------
+    >>> import msmmiv as mm, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_audit(mm.Study(mm.data.star()).audit(draws=99), folder)
+    >>> sorted(files)[:4]
+    ['audit', 'checklist', 'dagitty', 'dot']
+    """
+    path = _made(folder)
+    pictures, dag = audit_pictures(audit), audit.dag
+    texts = {
+        "page": ("audit.html", render_audit(audit, pictures=pictures)),
+        "checklist": ("checklist.html", checklist(audit=audit)),
+        "audit": ("audit.txt", printable(audit.summary)),
+        "json": ("audit.json", audit.to_json()),
+        "findings": ("findings.csv", table_text(audit.to_frame())),
+        "evidence": ("evidence.csv", table_text(audit.evidence_frame())),
+        "dot": ("dag.dot", dag.to_dot()),
+        "mermaid": ("dag.mmd", dag.to_mermaid()),
+        "dagitty": ("dag.dagitty", dag.to_dagitty()),
+    }
+    files = {name: path / file for name, (file, _) in texts.items()}
+    for name, (_, text) in texts.items():
+        _write(files[name], text)
     return files | _figures(pictures, path)
 
 
@@ -187,10 +236,6 @@ def _rank_files(report: RankReport, path: Path) -> dict[str, Path]:
 
 def _figures(pictures: Sequence[Picture], path: Path) -> dict[str, Path]:
     return {f"figures/{p.name}": p.save(path / "figures")[0] for p in pictures}
-
-
-def _json(values: dict[str, Any]) -> str:
-    return json.dumps(_plain(values), allow_nan=False, indent=1) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -270,6 +315,7 @@ def _results(analysis: Analysis) -> dict[str, Any]:
         "leave_one_out": _maybe(without)
         if isinstance(without, NotApplicable)
         else without.describe().loc[["min", "max"]].to_dict(),
+        "audit": analysis.audit.to_dict(),
         "versions": versions(),
     }
 
@@ -279,18 +325,3 @@ def _maybe(value: Any) -> Any:
     if isinstance(value, int | float):
         return value
     return value.stat if isinstance(value, TestStatistic) else {"not_applicable": value.reason}
-
-
-def _plain(value: Any) -> Any:
-    """Values that strict JSON has: no NaN, no infinity, no numpy."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise MsmmivError(f"{type(value).__name__} has no place in results.json.")

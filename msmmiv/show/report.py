@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from msmmiv.audit.assumptions import Assumption, AssumptionVariant, load_assumptions
 from msmmiv.diagnose.rank_words import GATES
 from msmmiv.errors import OutputError
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.show import explain, peers, rank_tables, readings, reproduce, tables
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.audit_report import finding_items
 from msmmiv.show.plots import Picture, gallery
 from msmmiv.show.provenance import moments_digest, versions
-from msmmiv.show.words import fit_label, one_line, printable, question
+from msmmiv.show.template import filled, source
+from msmmiv.show.words import fit_label, one_line, question
 
 __all__ = ["render_report", "write_report"]
 
@@ -38,21 +38,14 @@ def render_report(analysis: Analysis, *, pictures: Sequence[Picture] | None = No
     >>> import msmmiv as mm
     >>> page = render_report(mm.Study(mm.data.star()).analysis())
     >>> page.startswith("<!doctype html>"), page.count("<svg ")
-    (True, 5)
+    (True, 10)
     """
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-        # Labels may hold anything; letters that are invisible or turn the text around never reach the page.
-        finalize=lambda v: v if isinstance(v, Markup) or not isinstance(v, str) else printable(v),
-    )  # fmt: skip
-    source = (files(__package__) / "report.html.j2").read_text(encoding="utf-8")
     drawn = {p.name: p for p in (gallery(analysis) if pictures is None else pictures)}
     # The SVG is ours and escaped where it was made; everything else is escaped by the template.
     svgs = {name: Markup(p.svg()) for name, p in drawn.items()}  # noqa: S704
-    return environment.from_string(source).render(_context(analysis), pictures=drawn, svgs=svgs)
+    return filled(source("report.html.j2"), **_context(analysis, list(drawn)), pictures=drawn, svgs=svgs)
 
 
 def write_report(analysis: Analysis, path: str | Path) -> Path:
@@ -80,7 +73,7 @@ def write_report(analysis: Analysis, path: str | Path) -> Path:
     return target
 
 
-def _context(analysis: Analysis) -> dict[str, Any]:
+def _context(analysis: Analysis, drawn: Sequence[str]) -> dict[str, Any]:
     fit, moments = analysis.headline, analysis.moments
     return {
         "title": one_line(analysis.title),
@@ -123,7 +116,8 @@ def _context(analysis: Analysis) -> dict[str, Any]:
         "sites": tables.sites(analysis.effects),
         "across": _across(analysis),
         "assumed_zero": analysis.effects.zero_covariance_assumed,
-        "assumptions": [_assumption(a, moments.design.estimand) for a in load_assumptions()],
+        "findings": finding_items(analysis.audit, drawn),
+        "opened": False,
         "limits": readings.limits(fit),
         "python": reproduce.python_lines(analysis),
         "cli": reproduce.cli_line(analysis),
@@ -161,20 +155,6 @@ def _unavailable(analysis: Analysis) -> list[str]:
     stages = (*analysis.headline.first_stage, analysis.headline.reduced_form)
     found = [r for s in stages for f in (s.f_classical, s.f_robust) if (r := getattr(f, "reason", ""))]
     return list(dict.fromkeys(found))
-
-
-def _assumption(item: Assumption, estimand: str) -> dict[str, Any]:
-    """One assumption in the form that the estimand needs."""
-    variant: AssumptionVariant | None = item.variant_for("late" if estimand == "late" else "ate")
-    return {
-        "id": item.id,
-        "label": variant.id if variant else item.id,
-        "title": variant.title if variant else item.title,
-        "statement": variant.statement if variant else item.statement,
-        "breaks": variant.breaks if variant else item.breaks,
-        "data_can_say": variant.data_can_say if variant else item.data_can_say,
-        "questions": item.questions,
-    }
 
 
 def _remarks(analysis: Analysis) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 import msmmiv as mm
 from msmmiv.errors import OutputError
 from msmmiv.show.outputs import write_outputs
+from msmmiv.show.plots import gallery
 from msmmiv.show.provenance import moments_digest
 from msmmiv.show.summary import summary_text
 from tests.show.helpers import design, trial
@@ -24,12 +25,13 @@ def files(two, tmp_path_factory):
     return write_outputs(two, tmp_path_factory.mktemp("out") / "deep" / "folder")
 
 
-def test_everything_is_there(files):
+def test_everything_is_there(files, two):
+    figures = sorted(picture.name for picture in gallery(two))
+    assert {"causal_dag", "compliance_scatter", "partial_1", "partial_2", "rank_spectrum"} < set(figures)
     assert sorted(files) == [
-        "estimates", "figures/compliance_map", "figures/compliance_scatter", "figures/estimates", "figures/forest",
-        "figures/partial_1", "figures/partial_2", "figures/rank_spectrum", "moments", "rank_correlation",
-        "rank_directions", "rank_leverage", "rank_strength", "rank_tests", "rank_thresholds", "rank_variation",
-        "report", "results", "site_effects", "summary",
+        "estimates", *(f"figures/{name}" for name in figures), "moments", "rank_correlation", "rank_directions",
+        "rank_leverage", "rank_strength", "rank_tests", "rank_thresholds", "rank_variation", "report", "results",
+        "site_effects", "summary",
     ]  # fmt: skip
     assert all(path.stat().st_size > 0 for path in files.values())
     assert all(p.with_suffix(".svg").exists() for n, p in files.items() if n.startswith("figures/"))
@@ -102,7 +104,7 @@ def test_the_same_input_gives_the_same_files(tmp_path):
     rows = trial(range(6))
     rows.loc[[3, 77], "y"] = np.nan
     for name in ("a", "b"):
-        write_outputs(mm.Study(rows, design("m1")).analysis(), tmp_path / name)
+        made = write_outputs(mm.Study(rows, design("m1")).analysis(), tmp_path / name)
     first = {
         p.relative_to(tmp_path / "a"): p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()
     }
@@ -110,7 +112,8 @@ def test_the_same_input_gives_the_same_files(tmp_path):
         p.relative_to(tmp_path / "b"): p.read_bytes() for p in (tmp_path / "b").rglob("*") if p.is_file()
     }
     assert first == second
-    assert len(first) == 22
+    # Every figure twice, as PNG and as SVG.
+    assert len(first) == len(made) + sum(name.startswith("figures/") for name in made)
 
 
 def test_summary_has_no_line_over_100_columns(one, two, hostile, three_arms):

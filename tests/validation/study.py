@@ -2,9 +2,9 @@
 
     python -m tests.validation.study --workers 2
 
-writes docs/validation/recommended.csv, tests.csv, clusters.csv, rank.csv, critical.csv, table1.csv, decompose.csv and
-claims.csv; ``--table`` chooses one. The numbers do not depend on the number of workers: every cell of a table has its
-own seed.
+writes docs/validation/recommended.csv, tests.csv, clusters.csv, rank.csv, critical.csv, table1.csv, decompose.csv,
+claims.csv, linearity.csv, independence.csv, balance.csv, rank_usable.csv and audit.csv; ``--table`` chooses one. The
+numbers do not depend on the number of workers: every cell of a table has its own seed.
 """
 
 from __future__ import annotations
@@ -145,7 +145,20 @@ def _write(rows: dict[int, list[Row]], out: Path) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    from tests.validation import claims, classes, critical, decompose, rank, sizes, table1
+    from tests.validation import (
+        audit,
+        balance,
+        claims,
+        classes,
+        critical,
+        decompose,
+        independence,
+        linearity,
+        rank,
+        rank_usable,
+        sizes,
+        table1,
+    )
 
     tables: dict[str, tuple[Sequence[Any], Simulate, int]] = {
         "recommended": (grid(), recommended, 4000),
@@ -156,6 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "table1": (table1.grid(), table1.simulate, table1.TRIALS),
         "decompose": (decompose.grid(), decompose.simulate, decompose.TRIALS),
         "claims": (claims.grid(), claims.simulate, claims.TRIALS),
+        "linearity": (linearity.grid(), linearity.simulate, linearity.TRIALS),
+        "independence": (independence.grid(), independence.simulate, independence.TRIALS),
+        "balance": (balance.grid(), balance.simulate, balance.TRIALS),
+        "rank_usable": (rank_usable.grid(), rank_usable.simulate, rank_usable.TRIALS),
+        "audit": (audit.grid(), audit.simulate_cell, audit.TRIALS),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--table", choices=[*tables, "all"], default="all")

@@ -1,0 +1,275 @@
+"""The commands: each a few lines of the public interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+import msmmiv as mm
+from msmmiv.cli.options import plain_words, with_roles, with_table
+from msmmiv.cli.sources import arguments_of, audited, shares_of, source_of, study_of
+from msmmiv.design import Estimand
+from msmmiv.estimate import ESTIMATORS, Method
+from msmmiv.estimate.between.methods import BetweenMethod
+from msmmiv.inference.covariance import CovType
+from msmmiv.inference.results import Interval
+from msmmiv.moments.cells import Missing
+from msmmiv.show.analysis import Analysis
+from msmmiv.show.checklist import ResearchField, write_checklist
+from msmmiv.show.decomposition_tables import decomposition_text
+from msmmiv.show.outputs import check_folder, write_audit, write_decomposition, write_outputs, write_rank
+from msmmiv.show.summary import rank_text, summary_text, wrap
+from msmmiv.show.words import number, printable
+
+__all__ = ["main"]
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "terminal_width": 100}
+)
+@click.version_option(mm.__version__, package_name="msmmiv", prog_name="msmmiv")
+def main() -> None:
+    """Effects of several mediators from a multisite trial, with site-by-treatment instruments."""
+
+
+@main.command()
+@click.option(
+    "--out", default="msmmiv-demo", show_default=True, help="Folder for report, tables and figures."
+)
+def demo(out: str) -> None:
+    """Analyse the packaged trial (Tennessee's class sizes) and write a report."""
+    with plain_words():
+        check_folder(out)
+        analysis = mm.Study(mm.data.star()).analysis(
+            title="Class size and mathematics: Project STAR, kindergarten"
+        )
+        files = write_outputs(analysis, out)
+        click.echo(summary_text(analysis))
+        click.echo(wrap(_lesson(analysis, mm.Study(mm.data.star("math_two_mediators")))))
+        _say_where(files)
+
+
+@main.command()
+@with_roles
+@click.option("--cov", "cov_type", type=click.Choice(get_args(CovType)),
+              help="Covariance of the headline; without --estimator it means 2SLS.")  # fmt: skip
+@click.option("--estimator", type=click.Choice(tuple(ESTIMATORS)),
+              help="Estimator of the headline; default: by rule, from the sites and the strength.")  # fmt: skip
+@click.option("--interval", type=click.Choice(get_args(Interval)),
+              help="Confidence sets from standard errors (wald), or site scores (with --cov site).")  # fmt: skip
+@click.option("--direct-effect", is_flag=True, help="Leave a direct effect of treatment free.")
+@click.option(
+    "--out", metavar="DIR", help="Folder for report, tables and figures; without it nothing is written."
+)
+@click.option("--title", help="Title of the report.")
+@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
+def analyze(
+    file: str, cov_type: CovType | None, estimator: Method | None, interval: Interval | None, direct_effect: bool,
+    out: str | None, title: str | None, quiet: bool, missing: Missing | None, **roles: Any,
+) -> None:  # fmt: skip
+    """Analyse FILE: a CSV or Parquet file of persons, a glob of several, or moments files.
+
+    Moments files (written by Moments.save) carry their roles, so -y, -t, -m, -s and the other roles are
+    left out; several are merged.
+
+    \b
+    msmmiv analyze trial.csv -y score -t treated -m hours -m dosage -s school --out results
+    """  # noqa: D301 - click reads the control character
+    with plain_words():
+        if out:
+            check_folder(out)
+        study = study_of(file, roles, missing)
+        analysis = study.analysis(
+            title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect,
+            interval=interval or "wald",
+        )  # fmt: skip
+        files = write_outputs(analysis, out) if out else {}
+        if not quiet:
+            click.echo(summary_text(analysis), nl=False)
+            _say_where(files)
+
+
+@main.command()
+@with_roles
+@click.option("--direct-effect", is_flag=True, help="Ask also whether mediators differ from a direct effect.")
+@click.option("--draws", type=int, default=999, show_default=True, help="Draws of noise alone.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of these draws.")
+@click.option("--out", metavar="DIR", help="Folder for tables and figures; without it nothing is written.")
+def rank(
+    file: str,
+    direct_effect: bool,
+    draws: int,
+    seed: int,
+    out: str | None,
+    missing: Missing | None,
+    **roles: Any,
+) -> None:
+    """Report for FILE whether the sites can tell the mediators apart: assumption (viii).
+
+    FILE and the roles are those of analyze; the outcome decides only which rows are used.
+
+    \b
+    msmmiv rank trial.csv -y score -t treated -m hours -m dosage -s school --out results
+    """  # noqa: D301 - click reads the control character
+    with plain_words():
+        if out:
+            check_folder(out)
+        report = study_of(file, roles, missing).rank(direct_effect=direct_effect, draws=draws, seed=seed)
+        if out:
+            write_rank(report, out)
+        click.echo(rank_text(report), nl=False)
+        if out:
+            click.echo(f"\nTables and figures: {Path(out)}")
+
+
+@main.command()
+@with_roles
+@with_table
+@click.option("--method", type=click.Choice(get_args(BetweenMethod)),
+              help="Estimator; default: structural REML with sets from the empirical-Bayes score.")  # fmt: skip
+@click.option("--no-direct-effect", is_flag=True, help="Fix the direct effect at zero.")
+@click.option("--shares", metavar="FILE_OR_COLUMN",
+              help="Weights of sites in averages: a column, or a CSV file with columns site and share.")  # fmt: skip
+@click.option("--level", type=float, default=0.95, show_default=True, help="Confidence level.")
+@click.option("--draws", type=int, default=999, show_default=True, help="Draws of simulated critical values.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of these draws.")
+@click.option(
+    "--out", metavar="DIR", help="Folder for page, tables and figures; without it nothing is written."
+)
+def decompose(
+    file: str, method: BetweenMethod | None, no_direct_effect: bool, shares: str | None, level: float, draws: int,
+    seed: int, out: str | None, missing: Missing | None, **given: Any,
+) -> None:  # fmt: skip
+    """Split the effect of the treatment in FILE into what goes through mediators and what goes past them.
+
+    FILE is a CSV table of published estimates, one row per site; or, with the roles -y, -t, -m and -s, a file of
+    persons as in analyze; or moments files, of which -m selects mediators. Columns of a table that are called
+    site, itt, itt_se, compliance, compliance_se and cov (for several mediators compliance_NAME,
+    compliance_NAME_se and cov_NAME) are recognised.
+
+    \b
+    msmmiv decompose published.csv --itt tau --itt-se tau_se --compliance gamma --compliance-se gamma_se
+    msmmiv decompose trial.csv -y score -t treated -m hours -s school --out results
+    """  # noqa: D301 - click reads the control character
+    with plain_words():
+        if out:
+            check_folder(out)
+        source, mediators, table = source_of(file, given, missing)
+        found = mm.decompose(
+            source.moments if isinstance(source, mm.Study) else source, method, mediators=mediators,
+            direct_effect=not no_direct_effect, shares=shares_of(shares, source, table, site=given["site"]),
+            level=level, draws=draws, seed=seed,
+        )  # fmt: skip
+        if out:
+            write_decomposition(found, out)
+        click.echo(decomposition_text(found), nl=False)
+        if out:
+            click.echo(f"\nPage: {Path(out) / 'decomposition.html'}\nTables and figures: {Path(out)}")
+
+
+@main.command()
+@with_roles
+@with_table
+@click.option("--argue", "arguments", metavar="NUMBER=TEXT", multiple=True,
+              help="Your argument, as in --argue 'ii=Nothing else came with it.'; repeat.")  # fmt: skip
+@click.option("--edge", "edges", metavar="'A -> B'", multiple=True,
+              help="Edge to add to the graph of parallel mediators; repeat.")  # fmt: skip
+@click.option("--site-covariates", metavar="FILE", help="CSV file with the site column and numeric columns.")
+@click.option("--planned-share", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              help="Planned share treated, the same in all sites.")  # fmt: skip
+@click.option(
+    "--draws", type=int, default=999, show_default=True, help="Draws of simulated null distributions."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of these draws.")
+@click.option("--out", metavar="DIR", help="Folder for page, checklist, tables and figures.")
+@click.option(
+    "--fail-on", type=click.Choice(["contradicted"]), help="Exit with 1 if a finding has this status."
+)
+def audit(
+    file: str, arguments: tuple[str, ...], edges: tuple[str, ...], site_covariates: str | None,
+    planned_share: float | None, draws: int, seed: int, out: str | None, fail_on: str | None,
+    missing: Missing | None, **given: Any,
+) -> None:  # fmt: skip
+    """Audit the nine assumptions for FILE: what design and data say, and what only an argument can carry.
+
+    FILE is a file of persons with its roles, as in analyze, a moments file, or a table of published estimates, as in
+    decompose. Covariates (-x) are tested for balance. Exits with 0 whatever is found, unless --fail-on says otherwise.
+
+    \b
+    msmmiv audit trial.csv -y score -t treated -m hours -s school -x age --argue "ii=Staff saw no one else." --out audit
+    """  # noqa: D301 - click reads the control character
+    with plain_words():
+        if out:
+            check_folder(out)
+        source, mediators, _ = source_of(file, given, missing)
+        if mediators:
+            raise click.UsageError("Leave out -m: an audit is about all mediators of the moments.")
+        found = audited(
+            source, arguments=arguments_of(arguments), edges=edges, site_covariates=site_covariates,
+            planned_shares=planned_share, draws=draws, seed=seed,
+        )  # fmt: skip
+        files = write_audit(found, out) if out else {}
+        click.echo(printable(found.summary), nl=False)
+        if out:
+            click.echo(f"\nPage: {files['page']}\nChecklist, tables and figures: {Path(out)}")
+    if fail_on and found.having(fail_on):
+        raise SystemExit(1)
+
+
+@main.command(name="checklist")
+@click.argument("file")
+@click.option("--estimand", type=click.Choice(get_args(Estimand)), default="ate", show_default=True,
+              help="Average effects, or effects among compliers.")  # fmt: skip
+@click.option("--field", type=click.Choice(get_args(ResearchField)), help="Show prompts of one field only.")
+def checklist_command(file: str, estimand: Estimand, field: ResearchField | None) -> None:
+    """Write the nine assumptions as a checklist to FILE: HTML to print (.html), or Markdown (.md).
+
+    \b
+    msmmiv checklist assumptions.html --field education
+    """  # noqa: D301 - click reads the control character
+    with plain_words():
+        click.echo(f"Checklist: {write_checklist(file, estimand=estimand, field=field)}")
+
+
+def _lesson(one: Analysis, two: mm.Study) -> str:
+    """What the demonstration shows, from its own numbers."""
+    name, fit = "class_size", one.headline
+    bounds, second = fit.confidence_set(name), two.fit()
+    low, high = bounds.hull
+    free = next(f for f in one.fits if f.direct_effect and f.method == fit.method)
+    wider = float(free.std_errors[name] / fit.std_errors[name])
+    smaller = -float(one.effects.compliance[name].mean())
+    unbounded = not second.confidence_set("tch_exp").is_bounded
+    first_f, second_f = _f(one.rank), _f(two.rank())
+    return (
+        f"What this shows: small classes had {smaller:.1f} pupils fewer on average, and if class size is the only "
+        f"path, one pupil more goes with {number(-float(fit.params[name]))} points of mathematics less (95% interval "
+        f"{number(-high)} to {number(-low)}). Leaving a direct effect free makes that standard error "
+        f"{number(wider, 2)} times as large. Adding the teacher's experience as a second mediator "
+        f'(mm.data.star("math_two_mediators")) asks too much of these sites: with classes as rows the first-stage F '
+        f"in the weakest direction falls from {number(first_f, 3)} to {number(second_f, 2)}"
+        f"{', no more than noise alone gives' if second_f <= 1 else ''}"
+        + (
+            f"; {'there is no point estimate, and ' if second.status else ''}the data do not bound the effect of "
+            "experience."
+            if unbounded
+            else "."
+        )
+    )
+
+
+def _f(report: mm.RankReport) -> float:
+    value = report.cluster_level
+    return value if isinstance(value, float) else float("nan")
+
+
+def _say_where(files: dict[str, Path]) -> None:
+    if files:
+        folder = files["report"].parent
+        click.echo(f"\nReport: {files['report']}\nTables and figures: {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What a command reads: persons, moments files or a table of published estimates."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+import msmmiv as mm
+from msmmiv.audit.checks import design_of
+from msmmiv.cli.options import TABLE_COLUMNS
+from msmmiv.design import Label
+from msmmiv.errors import ColumnError, TreatmentError, listing
+from msmmiv.moments.cells import Missing
+from msmmiv.moments.published import guess_columns, read_shares, read_table, table_shares
+
+__all__ = ["arguments_of", "audited", "shares_of", "source_of", "study_of"]
+
+_HEADER = b'# {"format": "msmmiv-moments'
+_FOOTER = b'"format": "msmmiv-moments'
+
+
+def source_of(
+    file: str, given: dict[str, Any], missing: Missing | None
+) -> tuple[mm.Study | mm.SiteEffects, list[str] | None, pd.DataFrame | None]:
+    """What FILE holds, the mediators that were selected, and the table itself: moments, persons or a table."""
+    columns = {k: given.pop(k) for k in TABLE_COLUMNS}
+    roles = {k: v for k, v in given.items() if v not in (None, ())}
+    options = [f"--{k.replace('_', '-')}" for k, v in columns.items() if v not in (None, ())]
+    paths = sorted(glob.glob(file)) if glob.has_magic(file) else [file]  # noqa: PTH207 - absolute patterns too
+    moments = any(_is_moments(Path(p)) for p in paths)
+    if moments or set(roles) - {"site"}:
+        if options:
+            kind = "these are moments" if moments else "-y, -t and -m are about persons"
+            raise click.UsageError(f"Leave out {listing(options)}, columns of a table of estimates: {kind}.")
+        selected = list(roles.pop("mediators", ())) if moments else None
+        return study_of(file, roles if moments else given, missing), selected or None, None
+    if missing is not None:
+        raise click.UsageError("--missing is for persons; a table has one row per site.")
+    table = read_table(file, given["site"])
+    try:
+        found = guess_columns([str(c) for c in table], site=given["site"], **columns)
+    except ColumnError as error:
+        if options:
+            raise
+        raise ColumnError(f"{error} For a file of persons give -y, -t, -m and -s.") from error
+    return mm.SiteEffects.from_table(table, **found), None, table
+
+
+def shares_of(
+    shares: str | None, source: mm.Study | mm.SiteEffects, table: pd.DataFrame | None, *, site: str
+) -> Any:
+    """Shares from a file, or from a column of the table."""
+    if shares is None:
+        return None
+    if isinstance(source, mm.Study):
+        return read_shares(shares, source.moments.sites, site=source.design.site)
+    return table_shares(pd.DataFrame() if table is None else table, shares, source.sites, site=site)
+
+
+def study_of(file: str, given: dict[str, Any], missing: Missing | None) -> mm.Study:
+    """The study of a file of persons with its roles, or of moments files, which carry theirs."""
+    roles = {k: v for k, v in given.items() if v not in (None, ())}
+    paths = sorted(glob.glob(file)) if glob.has_magic(file) else [file]  # noqa: PTH207 - absolute patterns too
+    kinds = {_is_moments(Path(p)) for p in paths}
+    if kinds == {True}:
+        if extra := [*roles, *["missing"] * (missing is not None)]:
+            raise click.UsageError(
+                f"{file!r} holds moments, which carry their own roles; leave out the options for {listing(extra)}."
+            )
+        return mm.Study(mm.Moments.load(*paths))
+    if kinds == {True, False}:
+        raise click.UsageError(f"{file!r} matches moments files and other files; analyse them apart.")
+    needed = {"outcome": "-y", "treatment": "-t", "mediators": "-m", "site": "-s"}
+    absent = [f"{option} ({name.removesuffix('s')})" for name, option in needed.items() if name not in roles]
+    if absent:
+        raise click.UsageError(f"Say which column is which: {', '.join(absent)} missing.")
+    labels = _labels(roles.pop("control", None))
+
+    def read(control: Any) -> mm.Study:
+        return mm.Study(file, mm.Design(**roles, control=control), missing=missing or "error")
+
+    try:
+        return read(labels[0])
+    except TreatmentError:
+        for other in labels[1:]:
+            with suppress(TreatmentError):
+                return read(other)
+        raise
+
+
+def arguments_of(given: tuple[str, ...]) -> dict[str, str]:
+    """Arguments for assumptions from ``NUMBER=TEXT``.
+
+    >>> arguments_of(("ii=Nothing else came with it.",))
+    {'ii': 'Nothing else came with it.'}
+    """
+    out: dict[str, str] = {}
+    for item in given:
+        number, sign, text = item.partition("=")
+        if not sign or not text.strip():
+            raise click.UsageError(
+                f"--argue {item!r}: write NUMBER=TEXT, such as 'ii=Nothing else came with it.'"
+            )
+        if number.strip() in out:
+            raise click.UsageError(f"--argue gives two arguments for {number.strip()}; give one.")
+        out[number.strip()] = text.strip()
+    return out
+
+
+def audited(
+    source: mm.Study | mm.SiteEffects, *, edges: tuple[str, ...], site_covariates: str | None, **options: Any
+) -> mm.Audit:
+    """The audit of a study or a table, with a graph of parallel mediators and more edges, and site covariates."""
+    if isinstance(source, mm.Study):
+        design, sites = source.design, source.moments.sites
+        site = design.site
+    else:
+        design, sites, site = design_of(source), source.sites, "site"
+    dag = mm.CausalDAG.from_design(design, edges=edges) if edges else None
+    table = _site_table(site_covariates, site, sites) if site_covariates else None
+    if isinstance(source, mm.Study):
+        return source.audit(dag, site_covariates=table, **options)
+    return mm.audit_assumptions(source, dag=dag, site_covariates=table, **options)
+
+
+def _site_table(file: str, site: str, sites: Sequence[Label]) -> pd.DataFrame:
+    """Site covariates from a CSV file, indexed by the labels that the data have."""
+    table = read_table(file, site)
+    if site not in table:
+        raise ColumnError.not_found(
+            site, "site", [str(c) for c in table], where="the file of site covariates"
+        )
+    label = {str(s): s for s in sites}
+    return table.set_index(pd.Index([label.get(str(s), s) for s in table[site]])).drop(columns=site)
+
+
+def _labels(text: str | None) -> list[Any]:
+    """What the reference arm may be called in the file, likelier first: the shell gives text only.
+
+    >>> _labels("2"), _labels("no"), _labels("placebo"), _labels(None)
+    ([2, '2'], ['no', False], ['placebo'], [None])
+    """
+    if text is None:
+        return [None]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return [kind(text), text]
+    word = {"no": False, "false": False, "yes": True, "true": True}.get(text.casefold())
+    return [text] if word is None else [text, word]
+
+
+def _is_moments(path: Path) -> bool:
+    """Whether a file is one that `Moments.save` wrote, without reading it all."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".csv":
+            return file.read(len(_HEADER)) == _HEADER
+        size = path.stat().st_size
+        if path.suffix.lower() != ".parquet" or size < 12:
+            return False
+        # A Parquet file ends with its metadata, their length, and a mark.
+        file.seek(size - 8)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, size - 8 - length))
+        return _FOOTER in file.read(length)

@@ -1,0 +1,149 @@
+"""How far an assumption would have to fail: coefficients along the size of the failure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from msmmiv.diagnose.sensitivity import DirectEffectLine
+from msmmiv.diagnose.sensitivity_correlation import ComplianceEffectCorrelation
+from msmmiv.errors import DataError
+from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.words import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["sensitivity_plot"]
+
+#: Panels beside one another.
+ACROSS = 3
+
+
+def sensitivity_plot(result: DirectEffectLine | ComplianceEffectCorrelation) -> Picture:
+    """The coefficient of each mediator against the size of a direct effect, or of a correlation, with its interval.
+
+    Parameters
+    ----------
+    result : DirectEffectLine or ComplianceEffectCorrelation
+
+    Returns
+    -------
+    Picture
+        ``data`` is the result's own ``to_frame``.
+
+    Raises
+    ------
+    DataError
+        The result has a status instead of figures.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> from msmmiv.diagnose.sensitivity import direct_effect_line
+    >>> picture = sensitivity_plot(direct_effect_line(mm.SiteEffects.from_moments(mm.data.star(), cov_type="pooled")))
+    >>> picture.name, list(picture.data.columns)[:3]
+    ('sensitivity_direct_effect', ['kappa', 'mediator', 'estimate'])
+    """
+    if result.status:
+        raise DataError(f"There is nothing to draw: {result.status}.")
+    line = isinstance(result, DirectEffectLine)
+    frame = result.to_frame()
+    along = "kappa" if line else "rho"
+    with drawing():
+        from matplotlib.figure import Figure
+
+        names = result.mediators
+        across, down = min(len(names), ACROSS), -(-len(names) // ACROSS)
+        figure = Figure(figsize=(0.6 + 3.1 * across, 3.1 * down), layout="constrained")
+        panels = list(figure.subplots(down, across, squeeze=False).ravel())
+        for j, (axes, name) in enumerate(zip(panels, names, strict=False)):
+            _panel(axes, frame[frame["mediator"] == name], along)
+            if isinstance(result, DirectEffectLine):
+                _direct(axes, result, j)
+            else:
+                _correlation(axes, result, j)
+            axes.set_ylabel(f"effect of {label(name, 22)}")
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+        finished(figure)
+    name = "sensitivity_direct_effect" if line else "sensitivity_correlation"
+    caption = (
+        _direct_caption(result) if isinstance(result, DirectEffectLine) else _correlation_caption(result)
+    )
+    return Picture(name, figure, frame, caption, f"Sensitivity. {one_line(result.sentence)}")
+
+
+def _panel(axes: Axes, part: pd.DataFrame, along: str) -> None:
+    x = part[along].to_numpy()
+    axes.axhline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
+    axes.axvline(0.0, color=INK["zero"], linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+    low, high = part["lower"].to_numpy(), part["upper"].to_numpy()
+    if np.isfinite(low).all():
+        axes.fill_between(x, low, high, color=INK["sky"], alpha=0.3, linewidth=0, zorder=0)
+    axes.plot(x, part["estimate"], color=INK["point"], linewidth=1.6, zorder=2)
+    axes.set_xlim(float(x.min()), float(x.max()))
+    axes.margins(y=0.08)
+
+
+def _mark(axes: Axes, x: float, y: float, words: str, shape: str, color: str) -> None:
+    left, right = axes.get_xlim()
+    if not left <= x <= right:
+        return
+    axes.plot([x], [y], shape, color=color, markersize=6, zorder=3, label=words)
+
+
+def _direct(axes: Axes, result: DirectEffectLine, j: int) -> None:
+    _mark(axes, 0.0, float(result.estimate[j]), "no direct effect", "D", INK["line"])
+    if np.isfinite(result.flip[j]):
+        _mark(axes, float(result.flip[j]), 0.0, f"zero at {result.flip[j]:.3g}", "o", INK["black"])
+    if np.isfinite(result.free_direct):
+        free = result.free_direct
+        if np.isfinite(result.free_se):
+            low, high = np.clip(free + 2.0 * result.free_se * np.array([-1.0, 1.0]), *axes.get_xlim())
+            y = float(result.at(free)[j])
+            axes.plot([low, high], [y, y], color=INK["green"], linewidth=1.2, zorder=2)
+        _mark(axes, free, float(result.at(free)[j]), "estimated, with 2 se", "s", INK["green"])
+    axes.set_xlabel("direct effect assumed in every site")
+    axes.legend(loc="best")
+
+
+def _correlation(axes: Axes, result: ComplianceEffectCorrelation, j: int) -> None:
+    several = len(result.mediators) > 1
+    _mark(axes, 0.0, float(result.estimate[j]), "no correlation", "D", INK["line"])
+    needed = float(result.robustness[j]) * float(result.sign[j]) * float(np.sign(result.estimate[j]))
+    if np.isfinite(needed):
+        _mark(axes, needed, 0.0, f"zero at {needed:.2g}", "o", INK["black"])
+    axes.set_xlabel(
+        "multiple correlation assumed" if several else "correlation of compliance and effect assumed"
+    )
+    axes.legend(loc="best")
+
+
+def _direct_caption(result: DirectEffectLine) -> str:
+    free = (
+        " Squares: the direct effect that the sites estimate, and what the coefficient then is."
+        if np.isfinite(result.free_direct)
+        else ""
+    )
+    return (
+        f"Coefficients if assignment had a direct effect of the size below, the same in every site, with "
+        f"{result.level:.0%} intervals.{free}"
+    )
+
+
+def _correlation_caption(result: ComplianceEffectCorrelation) -> str:
+    several = len(result.mediators) > 1
+    what = (
+        "the effects' multiple correlation with the compliances were as below, in the direction that moves it most"
+        if several
+        else "the correlation of a site's compliance with its effect were as below"
+    )
+    sds = ", ".join(f"{s:.3g}" for s in result.effect_sd)
+    grown = ", larger under a correlation" if result.inflate else ""
+    return (
+        f"Coefficients if {what}, with {result.level:.0%} intervals. Standard deviation of effects over sites: {sds} "
+        f"({result.effect_sd_from}{grown})."
+    )
