@@ -267,3 +267,10 @@ def test_shares_that_cannot_be_told():
         arm_shares(m, planned={0: 0.5, 1: 0.5, 2: 0.5})
     blocks = mm.Moments.from_data(df.assign(b=df.index % 2), design(block="b"))
     assert list(arm_shares(blocks).to_frame().columns)[:3] == ["site", "block", "arm"]
+
+
+def test_departure_from_planned_shares_is_the_two_tests_doubled_exact_probability():
+    """One site of 20 with 15 treated, half planned: both statistics have P(|x - 10| >= 5) = .0414."""
+    df = pd.DataFrame({"s": 0, "t": [1] * 15 + [0] * 5, "m": np.arange(20.0), "y": np.arange(20.0) ** 2})
+    m = mm.Moments.from_data(df, mm.Design(outcome="y", treatment="t", mediators="m", site="s"))
+    assert arm_shares(m, planned=0.5).as_planned.pvalue == pytest.approx(2 * 0.0414, abs=0.012)

@@ -340,3 +340,21 @@ def test_a_local_line_is_a_line_on_a_line() -> None:
         local_line(x, 1.0 - 2.0 * x, grid, width=0.2), np.tile(1.0 - 2.0 * grid, (3, 1)), atol=1e-6
     )
     assert local_line(np.ones(4), np.arange(4.0), np.array([1.0]), width=0.1).tolist() == [1.5]
+
+
+def test_reset_takes_the_larger_of_two_p_values() -> None:
+    """The simulated one alone rejects too often with estimated variances."""
+    from scipy.special import fdtrc
+
+    smaller = 0
+    for seed in range(6):
+        found = surface_test(
+            mm.simulate(mediators=2, sites=45, people=60, seed=seed).effects, "reset", draws=99
+        )
+        if isinstance(found.test, NotApplicable):
+            continue
+        df = float(found.test.law.split(",")[1].split(")")[0])
+        f = float(fdtrc(1.0, df, found.test.stat))
+        assert found.test.pvalue >= f * (1.0 - 1e-9)
+        smaller += found.test.pvalue == pytest.approx(f)
+    assert smaller  # in some sample F decides
