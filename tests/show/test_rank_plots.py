@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 
 import msmmiv as mm
-from msmmiv.show.plots import compliance_map, compliance_scatter, gallery, rank_pictures, rank_spectrum
+from msmmiv.show.plots import (
+    audit_pictures,
+    compliance_map,
+    compliance_scatter,
+    gallery,
+    rank_pictures,
+    rank_spectrum,
+)
 from msmmiv.show.plots.rank import direction_words
 from msmmiv.show.words import number, printable
 from tests.show.helpers import HOSTILE, design, trial
@@ -278,10 +285,11 @@ def test_pictures_are_the_same_bytes_twice(two, tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-def test_the_gallery_ends_with_them(request):
+def test_the_gallery_has_them_before_the_audits(request):
     analysis = mm.Study(trial(range(9)), design("m1", "m2")).analysis()
     names = [p.name for p in gallery(analysis)]
-    assert names == [
+    assert names[7:] == [p.name for p in audit_pictures(analysis.audit)]
+    assert names[:7] == [
         "estimates",
         "partial_1",
         "partial_2",
