@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.validation import balance, independence
+from tests.validation import balance, independence, rank_usable
 
 FOLDER = Path(__file__).parents[1] / "docs" / "validation"
 KEYS = {"independence": ["kind", "errors", "state", "mediators", "sites"],
-        "balance": ["kind", "design", "sites", "n", "violation"]}  # fmt: skip
+        "balance": ["kind", "design", "sites", "n", "violation"],
+        "rank_usable": ["errors", "strength", "mediators", "sites"]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,9 @@ def balanced() -> pd.DataFrame:
     return pd.read_csv(FOLDER / "balance.csv")
 
 
-@pytest.mark.parametrize(("name", "study"), [("independence", independence), ("balance", balance)])
+@pytest.mark.parametrize(
+    ("name", "study"), [("independence", independence), ("balance", balance), ("rank_usable", rank_usable)]
+)
 def test_every_cell_of_the_grid_is_there(name, study):
     table = pd.read_csv(FOLDER / f"{name}.csv")
     cells = table[KEYS[name]].drop_duplicates().to_numpy().tolist()
@@ -84,6 +87,14 @@ def test_no_check_rejects_clean_trials_much_too_often(balanced, kind):
     assert len(known) >= 3
     assert (known["value"] <= 0.07 + 3.0 * error).all()
     assert known["value"].mean() < 0.062
+
+
+def test_strength_of_two_is_rejected_in_3_to_7_percent_and_noise_is_found():
+    table = pd.read_csv(FOLDER / "rank_usable.csv")
+    assert table.loc[table["strength"] == 2.0, "rejects"].between(0.03, 0.07).all()
+    noise = table[table["strength"] == 1.0]
+    assert (noise.loc[noise["sites"] >= 20, "rejects"] > 0.65).all()
+    assert (noise.loc[noise["sites"] == 100, "rejects"] > 0.99).all()
 
 
 def test_a_dose_curvature_is_context_because_of_its_size(balanced):

@@ -124,8 +124,7 @@ def audit_assumptions(
 
 def _check(draws: object, seed: object) -> None:
     for name, value, least in (("draws", draws, 99), ("seed", seed, 0)):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value < least:  # type: ignore[operator]
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ChoiceError(f"{name}={value!r} must be a whole number of {least} or more.")
 
 
@@ -135,7 +134,12 @@ def _surveyed(survey: Survey, subject: Subject) -> tuple[object | None, tuple[Ev
         return survey.run(subject)
     except MsmmivError as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        return None, tuple(Evidence(c, NotApplicable(c, reason), "evidence") for c in survey.checks)
+        return None, tuple(Evidence(c, NotApplicable(_short(c), reason), "evidence") for c in survey.checks)
+
+
+def _short(check: str) -> str:
+    """A check in words: "covariates joint" of "balance.covariates_joint"."""
+    return check.partition(".")[2].replace("_", " ")
 
 
 def _arguments(arguments: Mapping[str, str], estimand: Estimand) -> dict[str, str]:
@@ -231,4 +235,5 @@ def _title(subject: Subject) -> str:
     sites = int(np.isfinite(subject.effects.estimates.sum(axis=2)).any(axis=1).sum())
     # With several arms a site may lack controls: 2SLS compares its other arms, tests on site effects leave it out.
     some = "" if sites == every else f" with effects against the control (of {every})"
-    return f"{design.outcome} through {listing(design.mediators)}, {count(sites, 'site')}{some}, {whose}"
+    ignored = ", people in one cluster taken as independent" if subject.effects.clusters_ignored else ""
+    return f"{design.outcome} through {listing(design.mediators)}, {count(sites, 'site')}{some}, {whose}{ignored}"

@@ -146,9 +146,7 @@ def level_rows(moments: Moments) -> SurfaceRows | NotApplicable:
     use = np.isfinite(noise).all(axis=(0, 2, 3))
     k = int(use.sum())
     if k < _FEWEST:
-        return NotApplicable(
-            _NAME, f"too few sites: {k}; the test's size was shown for {_FEWEST} or more only"
-        )
+        return NotApplicable(_NAME, f"too few sites: {k}; the test is made for {_FEWEST} or more")
     mean, noise = mean[:, use], noise[:, use]
     level = mean[0, :, 1] - mean[0, :, 1].mean()
     values = np.column_stack([mean[1] - mean[0], level])

@@ -55,7 +55,8 @@ class Independence:
     estimands : tuple of Estimand
         Averages under different weights.
     contrasts : tuple of TestResult
-        Hausman (Wald) tests that they agree; read beside, since they reject up to 0.10 of true nulls at 0.05.
+        Hausman (Wald) tests that they agree; read beside, since their size does not hold
+        (docs/validation/independence.csv).
     overidentification : TestResult
         Least Q (Hansen J).
     left_out : DataFrame

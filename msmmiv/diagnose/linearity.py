@@ -186,10 +186,10 @@ def surface_test(
     Statistic: `added_terms` with weights 1 / (V_ee + t^2), V_ee the sampling variance of itt - g'b and t^2 the scatter
     of itt around the plane; for the origin `origin_score`, which finds more. Rows of one site are summed.
     p = (1 + # simulated >= observed) / (1 + draws), where trials are simulated by `NullSurface`. Against F the test of
-    the origin would be too loose and that of curvature with a free intercept too strict (sizes of .01 to .05). RESET
-    takes the larger of both p-values: where its slopes are noisy and covariances are estimated, simulation alone has
-    size .09. It and "vech" need 40 sites, the others 12: with fewer, sizes were up to .12 (three mediators). Sizes and
-    power are in docs/validation/linearity.csv. ``detectable`` is found by trying sizes on simulated trials: 2.8
+    the origin would be too loose and that of curvature with a free intercept too strict. RESET takes the larger of
+    both p-values: where its slopes are noisy and covariances are estimated, simulation alone is too loose. It and
+    "vech" need 40 sites, the others 12. Size and power are studied by ``python -m tests.validation.study --table
+    linearity``. ``detectable`` is found by trying sizes on simulated trials: 2.8
     times the standard error is found much less often with few sites, and there may be no size that is.
 
     References

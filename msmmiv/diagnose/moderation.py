@@ -145,7 +145,7 @@ def moderation_test(
     psi_s = S_gb - S_gg d and x_s psi_s; d solves sum psi = 0. Effective scores e_s = (x_s I - B A^-1) psi_s with
     A = sum S_gg, B = sum x S_gg do not depend on d to first order, and T = K ebar'(sum e e' / K)^-1 ebar. Its law comes
     from psi*_s = eta_s psi_s with random signs eta: d is solved again from each draw, so that scores shrink in the
-    draws as they did in the data. F would reject .01 to .03 at 12 sites.
+    draws as they did in the data. F would be too strict with few sites.
 
     References
     ----------
@@ -161,7 +161,7 @@ def moderation_test(
     """
     k, p = len(signal.sites), signal.n_mediators
     if k < least_sites(p):
-        why = f"too few sites: {k}; the test's size was shown for {least_sites(p)} or more only"
+        why = f"too few sites: {k}; the test is made for {least_sites(p)} or more"
         return NotApplicable(name, why)
     away = x - x.mean()
     if np.abs(away).max() <= 1e-10 * max(float(np.abs(x).max()), 1e-300):

@@ -45,8 +45,8 @@ def rank_evidence(report: RankReport) -> tuple[Evidence, ...]:
     Strength is the ratio of explained to expected noise cross-products, about chi2(f, f (s - 1)) / f where s is the
     true strength; f is chosen so that with s = 1 the ratio of 95 % quantile to mean is that of the noise floor, which
     was drawn with the sites' own variances. For the weakest of several combinations the law is that of a direction
-    fixed in advance; with one to three mediators and 12 to 100 sites the test still rejects about one in twenty or
-    fewer where the strength is 2 (`docs/validation/rank_usable.csv`).
+    fixed in advance; with one to three mediators and 12 to 100 sites the test rejects in .035 to .065 of trials where
+    the strength is 2 (docs/validation/rank_usable.csv).
 
     Examples
     --------

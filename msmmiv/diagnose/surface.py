@@ -103,7 +103,7 @@ class Surface:
             least = max(least, 2 * (len(base) + len(added)))
         have = self.rows.n_sites
         if have < least:
-            return f"too few sites: {have}; the test's size was shown for {least} or more only"
+            return f"too few sites: {have}; the test is made for {least} or more"
         variance = np.einsum("raa->ra", self.rows.cov)
         bad = (variance < 0).any(axis=1) | (
             np.linalg.eigvalsh(self.rows.cov)[:, 0] < -1e-9 * variance.sum(axis=1)
