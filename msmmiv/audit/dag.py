@@ -184,7 +184,7 @@ class CausalDAG(Graph):
         directed, both = read_edges(edges)
         return cls(
             treatment=treatment, mediators=mediators, outcome=outcome, site=site, edges=directed, bidirected=both,  # type: ignore[arg-type]  # made a tuple when checked
-            measured=measured, unmeasured=unmeasured,  # type: ignore[arg-type]
+            measured=measured, unmeasured=unmeasured,  # type: ignore[arg-type]  # likewise
         )  # fmt: skip
 
     def adding(self, *edges: EdgeLike) -> CausalDAG:

@@ -127,7 +127,8 @@ class Attrition:
     def evidence(self) -> tuple[Evidence, ...]:
         """The pooled test as evidence (context where there are blocks), and the sites' as context."""
         if not self.columns:
-            reading = "No row is missing from the analysis." if self.test.reason.startswith("no row") else ""  # type: ignore[union-attr]
+            whole = isinstance(self.test, NotApplicable) and self.test.reason.startswith("no row")
+            reading = "No row is missing from the analysis." if whole else ""
             return (Evidence(CHECK, self.test, "evidence", reading),)
         shown = self.incomplete or min(self.columns, key=lambda c: (np.isnan(c.test.pvalue), c.test.pvalue))
         by_arm = ", ".join(f"{s:.1%} of arm {a!r}" for a, s in zip(self.arms, shown.share, strict=True))

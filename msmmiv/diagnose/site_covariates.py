@@ -149,8 +149,9 @@ class SiteCovariates:
         found, p = min(known, key=lambda pair: pair[1])
         null = "no covariate goes with both compliance and effects"
         law = f"larger of two p-values, Holm over {count(len(known), 'covariate')}"
-        larger = max((found.relation, found.effects), key=lambda t: t.pvalue)
-        test = TestStatistic("site covariates", null, larger.stat, p, larger.df, larger.df_denom, law)  # type: ignore[union-attr]
+        halves = [t for t in (found.relation, found.effects) if isinstance(t, TestStatistic)]
+        larger = max(halves, key=lambda t: t.pvalue)
+        test = TestStatistic("site covariates", null, larger.stat, p, larger.df, larger.df_denom, law)
         return Evidence(check, test, self.role, self._words(found), self._reach(found))
 
     def _words(self, found: CovariateFinding) -> str:
