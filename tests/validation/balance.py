@@ -27,7 +27,7 @@ from msmmiv.moments.flow import MissingCount, SampleFlow
 from tests.validation.claims import rate
 from tests.validation.study import Row
 
-TRIALS = 300
+TRIALS = 1000
 SIZE = 0.05
 
 
