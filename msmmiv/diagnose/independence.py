@@ -254,9 +254,9 @@ def _corrected_without(effects: SiteEffects) -> tuple[pd.DataFrame, pd.Series[fl
     total, seen = signal.products.sum(axis=0), signal.observed.sum(axis=0)
 
     def solve(products: Array, observed: Array) -> Array:
-        inverse, _ = corrected_inverse(products[1:, 1:], observed[1:, 1:])
+        inverse, _ = corrected_inverse(products[1:-1, 1:-1], observed[1:-1, 1:-1])
         none = np.full(len(names), np.nan)
-        return none if inverse is None else np.asarray(inverse @ products[1:, 0])
+        return none if inverse is None else np.asarray(inverse @ products[1:-1, 0])
 
     full = solve(total, seen)
     if not np.isfinite(full).all():

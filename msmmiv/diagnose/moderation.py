@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from msmmiv.design import Label
-from msmmiv.estimate.site_moments import corrected_inverse, estimated, site_rows, weighted_products
+from msmmiv.estimate.site_moments import (
+    corrected_inverse,
+    estimated,
+    site_rows,
+    weighted_products,
+    with_direct_effect,
+)
 from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic
 from msmmiv.inference.wild_draws import Plan, plan_draws
 from msmmiv.linalg import Array, frozen
 from msmmiv.moments.effects import SiteEffects
 
-__all__ = ["LEAST_SITES", "Adjusted", "Signal", "least_sites", "moderated", "moderation_test"]
+__all__ = ["LEAST_SITES", "Adjusted", "Scores", "Signal", "least_sites", "moderated", "moderation_test"]
 
 Balance: TypeAlias = Literal["2sls", "tempered", "equal"]
 
@@ -41,9 +48,9 @@ class Signal:
     ----------
     sites : tuple
         Those with estimates.
-    products : (K, 1 + P, 1 + P) array
-        sum_de Omega_de (r_d r_e' - V_de) with r = (itt, compliances), times the site's balance.
-    observed : (K, 1 + P, 1 + P) array
+    products : (K, 2 + P, 2 + P) array
+        sum_de Omega_de (r_d r_e' - V_de) with r = (itt, compliances, 1), times the site's balance.
+    observed : (K, 2 + P, 2 + P) array
         The same without the correction.
     weight : (K,) array
         Cross-products of the treatment contrasts, summed over arms: n p (1 - p) with two arms.
@@ -65,7 +72,7 @@ class Signal:
         """
         site_rows(effects)
         used: npt.NDArray[np.bool_] = np.asarray(estimated(effects).any(axis=1), dtype=np.bool_)
-        observed, noise = weighted_products(effects, "precision")
+        observed, noise = weighted_products(with_direct_effect(effects), "precision")
         weight = np.einsum("kdd->k", np.nan_to_num(effects.precision))[used]
         by = {"2sls": 1.0 / weight.mean(), "tempered": 1.0 / (weight + weight.mean()), "equal": 1.0 / weight}
         share = np.broadcast_to(np.asarray(by[balance]), weight.shape)[:, None, None]
@@ -79,7 +86,7 @@ class Signal:
     @property
     def n_mediators(self) -> int:
         """P."""
-        return int(self.products.shape[1]) - 1
+        return int(self.products.shape[1]) - 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +126,10 @@ class Adjusted:
 def moderation_test(
     signal: Signal, x: Array, *, name: str, null: str, draws: int = 999, seed: int = 0
 ) -> TestResult:
-    """Test that mediator effects do not change with a known number of each site.
+    """Test that mediator effects do not change with a known number of each site, whatever the direct effect.
 
-    It divides by no estimated slope on x and keeps its size with noisy compliances, estimated variances and effects
-    that differ between sites, from 12 sites on (docs/validation/independence.csv).
+    It divides by no estimated slope on x and keeps its size with noisy compliances, estimated variances, effects that
+    differ between sites, and a direct effect, from 12 sites on (docs/validation/independence.csv).
 
     Parameters
     ----------
@@ -141,11 +148,12 @@ def moderation_test(
 
     Notes
     -----
-    Model itt_s = (delta + Theta (x_s - xbar))'g_s. With S_s the corrected products of a site, scores are
-    psi_s = S_gb - S_gg d and x_s psi_s; d solves sum psi = 0. Effective scores e_s = (x_s I - B A^-1) psi_s with
-    A = sum S_gg, B = sum x S_gg do not depend on d to first order, and T = K ebar'(sum e e' / K)^-1 ebar. Its law comes
+    Model itt_s = c + (delta + Theta (x_s - xbar))'g_s. With h = (g, 1) and S_s the corrected products of a site, scores
+    are psi_s = S_hb - S_hh d; d = (delta, c) solves sum psi = 0. Effective scores e_s = x_s psi_gs - B A^-1 psi_s with
+    A = sum S_hh, B = sum x S_gh do not depend on d to first order, and T = K ebar'(sum e e' / K)^-1 ebar. Its law comes
     from psi*_s = eta_s psi_s with random signs eta: d is solved again from each draw, so that scores shrink in the
-    draws as they did in the data. F would be too strict with few sites.
+    draws as they did in the data. F would be too strict with few sites. Were c left out, a direct effect and an x that
+    goes with compliance would look like effects that go with x.
 
     References
     ----------
@@ -163,58 +171,103 @@ def moderation_test(
     if k < least_sites(p):
         why = f"too few sites: {k}; the test is made for {least_sites(p)} or more"
         return NotApplicable(name, why)
-    away = x - x.mean()
-    if np.abs(away).max() <= 1e-10 * max(float(np.abs(x).max()), 1e-300):
+    if not varies(x):
         return NotApplicable(name, "it is the same in all sites")
+    scores = Scores.of(signal, x)
+    if scores is None:
+        why = "compliance varies no more than noise around its mean: mediator and direct effects cannot be told apart"
+        return NotApplicable(name, why)
     plan = plan_draws(k, 2 * p, "rademacher", draws, seed)
-    found = _signed_scores(_units(signal), away / np.sqrt((away**2).mean()), plan)
-    if isinstance(found, str):
-        return NotApplicable(name, found)
-    stat, pvalue = found
-    return TestStatistic(name, null, stat, pvalue, p, law=f"random signs ({plan.words})")
+    found = scores.test(plan)
+    if found is None:
+        return NotApplicable(name, "the scores of the sites do not vary")
+    return TestStatistic(name, null, *found, p, law=f"random signs ({plan.words})")
 
 
-def _units(signal: Signal) -> tuple[Array, Array]:
-    """Products and observed ones with every column measured by its root mean square: units cost no digits."""
-    size = np.sqrt(np.einsum("kaa->a", signal.observed) / len(signal.sites))
-    unit = np.outer(*[np.where(size > 0, size, 1.0)] * 2)
-    return signal.products / unit, signal.observed / unit
+def varies(x: Array) -> bool:
+    """Whether x differs between sites by more than rounding."""
+    return float(np.abs(x - x.mean()).max()) > 1e-10 * max(float(np.abs(x).max()), 1e-300)
 
 
-def _signed_scores(products: tuple[Array, Array], x: Array, plan: Plan) -> tuple[float, float] | str:
-    """T and its p-value, or why there is none."""
-    clean, observed = products
-    gg, gb = clean[:, 1:, 1:], clean[:, 1:, 0]
-    inverse, _ = corrected_inverse(gg.mean(axis=0), observed[:, 1:, 1:].mean(axis=0))
-    if inverse is None:
-        return "compliance varies no more than noise"
-    psi = gb - gg @ (inverse @ gb.mean(axis=0))
-    p = psi.shape[1]
-    onto = np.einsum("k,kab->ab", x, gg) / len(x) @ inverse
-    load = x[:, None, None] * np.eye(p) - onto
-    stat = float(_squares(psi[None], gg, inverse, load)[0])
-    if not np.isfinite(stat):
-        return "the scores of the sites do not vary"
-    above = 0
-    for signs in plan.chunks():
-        for part in np.array_split(signs, max(1, signs.shape[0] * p * p // 2000)):
-            drawn = _squares(part[:, :, None] * psi, gg, inverse, load)
-            above += int((np.nan_to_num(drawn, nan=np.inf) >= stat * (1.0 - 1e-9)).sum())
-    return stat, plan.share(above)
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of mediator effects and a direct effect, and how those of x times the effects load on them.
+
+    Attributes
+    ----------
+    psi : (K, P + 1) array
+        Scores of the sites where no effect goes with x.
+    gram : (K, P + 1, P + 1) array
+        S_hh of `moderation_test`.
+    inverse : (P + 1, P + 1) array
+        Of its mean.
+    load : (K, P, P + 1) array
+        (x_s I, 0) - B A^-1, x in standard deviations.
+    size : (P + 2,) array
+        Root mean squares of itt, compliances and one, in which the others are measured: units cost no digits.
+    """
+
+    psi: Array
+    gram: Array
+    inverse: Array
+    load: Array
+    size: Array
+
+    @classmethod
+    def of(cls, signal: Signal, x: Array) -> Scores | None:
+        """None where compliance varies no more than noise."""
+        size = np.sqrt(np.einsum("kaa->a", signal.observed) / len(signal.sites))
+        size = np.where(size > 0, size, 1.0)
+        clean, observed = (s / np.outer(size, size) for s in (signal.products, signal.observed))
+        gram, cross = clean[:, 1:, 1:], clean[:, 1:, 0]
+        inverse, _ = corrected_inverse(gram.mean(axis=0), observed[:, 1:, 1:].mean(axis=0))
+        if inverse is None:
+            return None
+        p, away = signal.n_mediators, x - x.mean()
+        z = away / np.sqrt((away**2).mean())
+        psi = cross - gram @ (inverse @ cross.mean(axis=0))
+        onto = np.einsum("k,kab->ab", z, gram[:, :p]) / len(z) @ inverse
+        return cls(psi, gram, inverse, z[:, None, None] * np.eye(p, p + 1) - onto, size)
+
+    def test(self, plan: Plan) -> tuple[float, float] | None:
+        """T and its p-value; None where scores do not vary."""
+        stat = float(self.squares(np.ones((1, len(self.psi))))[0])
+        if not np.isfinite(stat):
+            return None
+        above, wide = 0, self.load.shape[1]
+        for signs in plan.chunks():
+            for part in np.array_split(signs, max(1, signs.shape[0] * wide // 500)):
+                drawn = self.squares(part)
+                above += int((np.nan_to_num(drawn, nan=np.inf) >= stat * (1.0 - 1e-9)).sum())
+        return stat, plan.share(above)
+
+    @cached_property
+    def effective(self) -> Array:
+        """(K, P) scores of x times the effects, whose mean does not depend on the fitted effects to first order."""
+        return np.asarray(np.einsum("kij,kj->ki", self.load, self.psi))
+
+    @cached_property
+    def _response(self) -> Array:
+        """(P + 1, K P) what the effective scores lose when the fitted effects rise by one."""
+        lost: Array = self.load @ self.gram
+        return lost.reshape(-1, lost.shape[2]).T
+
+    def squares(self, signs: Array) -> Array:
+        """(B,) statistics of scores times (B, K) signs, direct and mediator effects being solved again in each."""
+        step = signs @ self.psi @ self.inverse / len(self.psi)
+        drawn = signs[:, :, None] * self.effective
+        return _hotelling(drawn - (step @ self._response).reshape(drawn.shape))
 
 
-def _squares(psi: Array, gg: Array, inverse: Array, load: Array) -> Array:
-    """(B,) Hotelling-type statistics of (B, K, P) scores, the nuisance solved again in each."""
-    k, p = psi.shape[1:]
-    step = psi.mean(axis=1) @ inverse
-    away = psi - np.einsum("kpq,bq->bkp", gg, step)
-    own = away * load[:, 0] if p == 1 else np.einsum("kij,bkj->bki", load, away)
+def _hotelling(own: Array) -> Array:
+    """(B,) K m'S^-1 m with m and S mean and mean square of (B, K, P) scores; NaN where S has not full rank."""
+    k, p = own.shape[1:]
     mean = own.mean(axis=1)
     if p == 1:
         with np.errstate(divide="ignore", invalid="ignore"):
-            out: Array = k * mean[:, 0] ** 2 / (own[:, :, 0] ** 2).mean(axis=1)
+            out: Array = k**2 * mean[:, 0] ** 2 / np.einsum("bki,bki->b", own, own)
         return out
-    spread = np.einsum("bki,bkj->bij", own, own) / k
+    spread = np.swapaxes(own, 1, 2) @ own / k
     rank = np.linalg.matrix_rank(spread, hermitian=True) == p
     safe = np.where(rank[:, None, None], spread, np.eye(p))
     t = k * (mean * np.linalg.solve(safe, mean[:, :, None])[:, :, 0]).sum(axis=1)
@@ -236,8 +289,9 @@ def moderated(effects: SiteEffects, x: Array) -> Adjusted:
 
     Notes
     -----
-    Normal equations of itt on (g, (x - xbar) g) from corrected products; the two fits have site influences, and the gap
-    is judged by the sum of squares of their difference, with factor K / (K - 2P).
+    Normal equations of itt on (g, (x - xbar) g) from corrected products, without a direct effect, as the estimate that
+    is adjusted has none; the two fits have site influences, and the gap is judged by the sum of squares of their
+    difference, with factor K / (K - 2P).
 
     Examples
     --------
@@ -251,12 +305,12 @@ def moderated(effects: SiteEffects, x: Array) -> Adjusted:
     p, k = signal.n_mediators, len(signal.sites)
     away = x - x.mean()
     scale = float(np.sqrt((away**2).mean()))
-    if k <= 2 * p or scale <= 1e-10 * max(float(np.abs(x).max()), 1e-300):
+    if k <= 2 * p or not varies(x):
         return Adjusted.none(p, "too few sites" if k <= 2 * p else "it is the same in all sites")
     turn = np.column_stack([np.ones(k), away / scale])
     pairs = np.einsum("ki,kj->kij", turn, turn)
-    wide, seen = (_crossed(pairs, s[:, 1:, 1:]) for s in (signal.products, signal.observed))
-    right = np.einsum("ki,ka->kia", turn, signal.products[:, 1:, 0]).reshape(k, 2 * p)
+    wide, seen = (_crossed(pairs, s[:, 1:-1, 1:-1]) for s in (signal.products, signal.observed))
+    right = np.einsum("ki,ka->kia", turn, signal.products[:, 1:-1, 0]).reshape(k, 2 * p)
     without = _solve(wide[:, :p, :p], seen[:, :p, :p], right[:, :p])
     with_x = _solve(wide, seen, right, least=_FAINT)
     if without is None:

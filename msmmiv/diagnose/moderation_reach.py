@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from msmmiv.diagnose.assignment import noncentrality
-from msmmiv.diagnose.moderation import Signal
-from msmmiv.estimate.site_moments import corrected_inverse
+from msmmiv.diagnose.moderation import Scores, Signal, varies
 from msmmiv.linalg import Array, frozen
 
 __all__ = ["moderation_reach", "reach_words"]
 
-#: Simulated trials, signs behind each of their tests, and the power that is asked for.
-TRIALS, SIGNS, POWER = 100, 199, 0.8
+#: Simulated trials, signs behind each of their tests, and the power that is asked for: what is read off the data is
+#: uncertain itself, so that a new trial has less, about 80%.
+TRIALS, SIGNS, POWER = 100, 199, 0.86
 #: Share of the variation of (x - mean) times compliance that must be left without sampling error.
 _LEAST = 0.1
 
@@ -22,49 +22,50 @@ _LEAST = 0.1
 def moderation_reach(signal: Signal, x: Array) -> Array:
     """(P,) changes of each mediator's effect per standard deviation of x that `moderation_test` finds with 80% power.
 
-    Approximate. Infinite where none is large enough; NaN where sampling error leaves too little of compliance times x.
+    Approximate: with several mediators and fewer than about 40 sites it says too little. Infinite where none is large
+    enough; NaN where sampling error leaves too little of compliance times x.
 
     Notes
     -----
     With the notation of `moderation_test`, x in standard deviations, a change t of the effect of mediator j adds
-    t c_s to the score of a site, c_s = (x_s I - B A^-1) S_gg (x_s I - A^-1 B) e_j. Trials with t are made from the
-    scores of the data with random signs, and tested with random signs; t is found by bisection with the same signs.
+    t c_s to the effective scores of a site, c_s = L_s S_hh L_s'e_j with L_s = (x_s I, 0) - B A^-1. Trials with t are
+    made from the scores of the data with random signs, and tested with random signs; t is found by bisection with the
+    same signs.
 
     Examples
     --------
     >>> import msmmiv as mm
     >>> signal = Signal.of(mm.SiteEffects.from_moments(mm.data.star(), cov_type="pooled"), "tempered")
     >>> moderation_reach(signal, np.log(signal.weight)).round(1).tolist()
-    [0.8]
+    [0.9]
     """
     k, p = len(signal.sites), signal.n_mediators
     nothing = frozen(np.full(p, np.nan))
-    away = x - x.mean()
-    scale = float(np.sqrt((away**2).mean()))
-    if k <= p + 1 or scale <= 1e-10 * max(float(np.abs(x).max()), 1e-300):
+    if k <= p + 2 or not varies(x):
         return nothing
-    z = away / scale
-    gg, gb, seen = signal.products[:, 1:, 1:], signal.products[:, 1:, 0], signal.observed[:, 1:, 1:]
-    inverse, _ = corrected_inverse(gg.mean(axis=0), seen.mean(axis=0))
-    if inverse is None:
+    scores = Scores.of(signal, x)
+    if scores is None:
         return nothing
-    psi = gb - gg @ (inverse @ gb.mean(axis=0))
-    onto = np.einsum("k,kab->ab", z, gg) / k @ inverse
-    score = z[:, None] * psi - psi @ onto.T
-    covariance = np.atleast_2d(np.cov(score, rowvar=False))
-    shown = np.einsum("k,kaa->a", z**2, gg) > _LEAST * np.einsum("k,kaa->a", z**2, seen)
+    covariance = np.atleast_2d(np.cov(scores.effective, rowvar=False))
     if np.linalg.matrix_rank(covariance, hermitian=True) < p:
         return nothing
-    # What a change of one adds to the score of each site, d being solved again.
-    added = np.einsum("kab,kbj->kaj", gg, z[:, None, None] * np.eye(p) - onto.T)
-    added = z[:, None, None] * added - np.einsum("ab,kbj->kaj", onto, added)
+    away = (x - x.mean()) ** 2
+    left, seen = (
+        np.einsum("k,kaa->a", away, part[:, 1:-1, 1:-1]) for part in (signal.products, signal.observed)
+    )
+    shown = left > _LEAST * seen
+    # What a change of one adds to the score of each site, direct and mediator effects being solved again.
+    added = scores.load @ scores.gram @ np.swapaxes(scores.load, 1, 2)
+    # The scores are smaller than those of a new trial: effects (P + 1) and loads (P of them each) were fitted to them.
+    loss = k / max(k - (p + 1.0) ** 2, 1.0)
     rng = np.random.default_rng(0)
     plan = _Plan(
-        frozen(score * np.sqrt(k / (k - p))),
+        frozen(scores.effective * np.sqrt(loss)),
         np.where(rng.random((TRIALS, k)) < 0.5, -1.0, 1.0),
         np.where(rng.random((SIGNS, k)) < 0.5, -1.0, 1.0),
     )
-    return frozen([plan.reach(added[:, :, j]) if shown[j] else np.nan for j in range(p)])
+    reach = np.array([plan.reach(added[:, :, j]) if shown[j] else np.nan for j in range(p)])
+    return frozen(reach * scores.size[0] / scores.size[1:-1])
 
 
 @dataclass(frozen=True, eq=False)

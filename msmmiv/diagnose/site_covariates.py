@@ -242,10 +242,10 @@ def site_covariates(
     Notes
     -----
     Compliance: random-effects meta-regression (Paule-Mandel, Knapp-Hartung t) of each mediator's compliances on x.
-    Effects: `moderation_test` of itt_s = (delta + Theta (x_s - xbar))'g_s. If x goes with neither or with one of them,
-    the larger of the two p-values is at most uniform; its size is reached when the other half is certainly true.
-    Both suppose that the treatment works only through the mediators: with a direct effect, an x that goes with
-    compliance can look as if effects went with it.
+    Effects: `moderation_test` of itt_s = c + (delta + Theta (x_s - xbar))'g_s: a direct effect c, the same in all
+    sites, is not taken for effects that go with x. If x goes with neither or with one of them, the larger of the two
+    p-values is at most uniform; its size is reached when the other half is certainly true. Adjusted effects come from
+    the model without c, as those that they are compared with.
 
     Examples
     --------

@@ -7,14 +7,14 @@ known joint sampling covariance. Products of estimated effects are biased for pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from msmmiv.errors import ChoiceError, MomentsInsufficient, TooFewSitesError, count, listing
-from msmmiv.linalg import Array, Codes, group_sum
+from msmmiv.linalg import Array, Codes, frozen, group_sum
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
 
@@ -27,6 +27,7 @@ __all__ = [
     "noise_effects",
     "site_rows",
     "weighted_products",
+    "with_direct_effect",
 ]
 
 #: Share of the observed variation of the regressors below which what is left after correction is rounding.
@@ -228,6 +229,26 @@ def corrected_inverse(corrected: Array, observed: Array) -> tuple[Array | None, 
         return None, float(shares[0])
     turned = half @ rotation
     return (turned / shares) @ turned.T / unit, float(shares[0])
+
+
+def with_direct_effect(effects: SiteEffects) -> SiteEffects:
+    """A last mediator that every arm moves by one, known without error: its coefficient is a direct effect.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> e = with_direct_effect(mm.SiteEffects.from_moments(mm.data.star()))
+    >>> e.mediators, e.estimates[:2, 0, -1].tolist()
+    (('class_size', 'direct effect'), [1.0, 1.0])
+    """
+    k, d, m = effects.estimates.shape
+    cov = np.zeros((k, d, m + 1, d, m + 1))
+    cov[:, :, :m, :, :m] = effects.cov
+    ones = np.where(estimated(effects)[:, :, None], 1.0, np.nan)
+    return replace(
+        effects, mediators=(*effects.mediators, "direct effect"),
+        estimates=frozen(np.concatenate([effects.estimates, ones], axis=2)), cov=frozen(cov),
+    )  # fmt: skip
 
 
 def weighted_products(effects: SiteEffects, weights: SiteWeights) -> tuple[Array, Array]:

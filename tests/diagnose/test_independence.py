@@ -69,7 +69,8 @@ def test_statistic_and_slopes_are_those_of_the_added_terms(mediators):
     base = [Term(f"{j}", (j,)) for j in columns]
     added = [Term(f"x{j}", (j,), away) for j in columns]
     w = rows.precision
-    found = added_terms(rows.values, rows.cov, base=base, added=added, weights=w / (w + w.mean()))
+    free = [*base, Term("direct effect")]
+    found = added_terms(rows.values, rows.cov, base=free, added=added, weights=w / (w + w.mean()))
     share = float(found.statistic) * found.df / found.df_denom
     test = test_fn(Signal.of(effects, "tempered"), x, draws=19)
     np.testing.assert_allclose(test.stat, k * share / (1.0 + share), rtol=1e-10)
@@ -94,10 +95,11 @@ def test_arms_and_missing_arms_by_brute_force():
     assert len(signal.sites) == 13
     for i, s in enumerate(signal.sites):
         arms = [0] if s == 3 else [0, 1]
-        own = np.zeros((3, 3))
+        own = np.zeros((4, 4))
         for d in arms:
             for e in arms:
-                product = np.outer(estimates[s, d], estimates[s, e]) - effects.cov[s, d, :, e, :]
+                product = np.outer([*estimates[s, d], 1.0], [*estimates[s, e], 1.0])
+                product[:3, :3] -= effects.cov[s, d, :, e, :]
                 own += effects.precision[s, d, e] * (product + product.T) / 2.0
         np.testing.assert_allclose(signal.products[i] * signal.weight.mean(), own, rtol=1e-10)
     assert moderated(effects, np.arange(13.0)).status is None
@@ -146,6 +148,20 @@ def test_a_violation_is_seen_and_its_size_told():
     assert by.loc["z", "p_both"] > 0.05
     assert abs(by.loc["x", "slope"] - 0.4) < 0.15
     assert abs(by.loc["x", "effect"] - 0.5) < 3 * by.loc["x", "effect_se"]
+
+
+def test_a_direct_effect_is_not_taken_for_effects_that_go_with_a_covariate_of_compliance():
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=60)
+    g = (2.0 + 0.4 * x + 0.2 * rng.normal(size=60))[:, None]
+    # itt = 3 + .5 g and some noise: through the origin, effects fall steeply with x.
+    effects = exact(g, (3.0 + 0.5 * g + 0.3 * rng.normal(size=(60, 1))) / g)
+    noise = np.broadcast_to(1e-4 * np.eye(2), (60, 2, 2))[:, None, :, None, :]
+    effects = replace(effects, cov=frozen(noise))
+    found = site_covariates(effects, covariates=pd.DataFrame({"x": x})).findings[0]
+    assert found.relation.pvalue < 1e-6
+    assert found.effects.pvalue > 0.05
+    assert found.adjusted.slope[0] < -5.0 * found.adjusted.slope_se[0]
 
 
 def test_it_takes_both_halves():
@@ -342,7 +358,7 @@ def test_compliance_that_is_noise():
     effects = exact(0.05 * rng.normal(size=(14, 1)), np.full((14, 1), 0.5))
     effects = replace(effects, cov=frozen(np.broadcast_to(np.eye(2), (14, 2, 2))[:, None, :, None, :]))
     found = site_covariates(effects, covariates=pd.DataFrame({"x": rng.normal(size=14)}))
-    assert found.findings[0].effects.reason == "compliance varies no more than noise"
+    assert found.findings[0].effects.reason.startswith("compliance varies no more than noise")
     assert found.findings[0].adjusted.status is not None
     assert found.to_frame()["note"].str.contains("noise").all()
 

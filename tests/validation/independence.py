@@ -151,16 +151,19 @@ def scores(drawn: Drawn, x: np.ndarray, balance: moderation.Balance) -> np.ndarr
     """`moderation_test` of every trial, without making results."""
     trials, k, m = drawn.values.shape
     out = np.full(trials, np.nan)
-    observed = drawn.values[..., :, None] * drawn.values[..., None, :]
+    wide = np.concatenate([drawn.values, np.ones((trials, k, 1))], axis=-1)
+    observed = wide[..., :, None] * wide[..., None, :]
+    noise = np.zeros_like(observed)
+    noise[..., :m, :m] = drawn.cov
     w = drawn.n / 2.0
     share = w / (w + w.mean(axis=1, keepdims=True)) if balance == "tempered" else np.ones_like(w)
-    clean, seen = (part * share[..., None, None] for part in (observed - drawn.cov, observed))
+    clean, seen = (part * share[..., None, None] for part in (observed - noise, observed))
     for r in range(trials):
         plan = plan_draws(k, 2 * (m - 1), "rademacher", DRAWS, r)
-        away = x[r] - x[r].mean()
         signal = moderation.Signal(tuple(range(k)), clean[r], seen[r], w[r])
-        found = moderation._signed_scores(moderation._units(signal), away / np.sqrt((away**2).mean()), plan)
-        out[r] = np.nan if isinstance(found, str) else found[1]
+        parts = moderation.Scores.of(signal, x[r])
+        found = None if parts is None else parts.test(plan)
+        out[r] = np.nan if found is None else found[1]
     return out
 
 
