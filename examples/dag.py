@@ -28,7 +28,8 @@ def trial(sites: int = 40, n: int = 2000, seed: int = 5) -> pd.DataFrame:
 
 def main() -> None:
     dag = mm.CausalDAG.from_design(DESIGN, edges=["use -> poverty"], without=["offer -> poverty"])
-    for path, kind, _, breaks in dag.paths().itertuples(index=False):
+    shown = dag.paths(closed=False)[["path", "kind", "breaks"]]
+    for path, kind, breaks in shown.itertuples(index=False):
         print(f"{path}: {kind}" + (f", breaks ({breaks})" if breaks else ""))
     print()
     print(dag.meaning())

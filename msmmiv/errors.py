@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any, get_args
 
 __all__ = [
@@ -194,6 +195,19 @@ def check_choice(value: object, choices: Any, name: str) -> None:
         near = difflib.get_close_matches(str(value).casefold(), folded, n=1)
         hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
         raise ChoiceError(f"{name}={value!r} is not one of {listing(allowed, quote=True)}.{hint}")
+
+
+def whole_number(value: Any, name: str, *, least: int, more: str = "") -> int:
+    """The option as an int, or a `ChoiceError` that says what it may be; True is no number.
+
+    Examples
+    --------
+    >>> whole_number(40, "sites", least=2)
+    40
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ChoiceError(f"{name}={value!r} must be a whole number of {least} or more{more}.")
+    return int(value)
 
 
 class GraphError(MsmmivError):

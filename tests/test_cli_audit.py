@@ -13,7 +13,7 @@ from msmmiv.cli import main
 from tests.show.helpers import trial
 
 ROLES = ["-y", "y", "-t", "t", "-m", "m1", "-s", "s"]
-FEW = ["--draws", "99"]
+FEW = ["--draws", "199"]
 STATUSES = {"supported", "not contradicted", "contradicted", "untestable: argue it", "not assessed"}
 
 
@@ -54,6 +54,7 @@ def test_nine_findings_on_the_terminal_and_in_files(people, tmp_path):
         "audit.txt",
         "checklist.html",
         "evidence.csv",
+        "arm_shares.csv",
         "dag.dot",
         "dag.mmd",
         "dag.dagitty",
@@ -65,7 +66,7 @@ def test_nine_findings_on_the_terminal_and_in_files(people, tmp_path):
 def test_the_same_as_in_python(people):
     said = run("audit", people, *ROLES, *FEW, "--seed", 4).stdout
     design = mm.Design(outcome="y", treatment="t", mediators=["m1"], site="s")
-    assert said == mm.Study(people, design).audit(draws=99, seed=4).summary
+    assert said == mm.Study(people, design).audit(draws=199, seed=4).summary
 
 
 def test_it_fails_on_request_only(people, tmp_path):
@@ -78,6 +79,21 @@ def test_it_fails_on_request_only(people, tmp_path):
     fine = run("audit", people, *ROLES, *FEW, "--fail-on", "contradicted")
     assert ": contradicted\n" not in fine.stdout
     assert fine.exit_code == 0
+
+
+def test_edges_are_taken_out_and_added(people):
+    """The chain of two mediators: the treatment moves the second by way of the first alone."""
+    roles = [*ROLES, "-m", "m2"]
+    words = ["--edge", "m1 -> m2", "--without", "t -> m2", "--without", "U -> m1"]
+    done = run("audit", people, *roles, *FEW, *words)
+    assert done.exit_code == 0
+    design = mm.Design(outcome="y", treatment="t", mediators=["m1", "m2"], site="s")
+    dag = mm.CausalDAG.from_design(design, edges=["m1 -> m2"], without=["t -> m2", "U -> m1"])
+    assert done.stdout == mm.Study(people, design).audit(dag, draws=199).summary
+    assert "theta: effect of m1 on m2" in done.stdout
+    told = run("audit", "--help").stdout
+    assert "--without" in told
+    assert "--without 'offer -> poverty'" in told
 
 
 def test_published_tables_and_moments(tmp_path):
@@ -120,7 +136,11 @@ def test_site_covariates_from_a_file(people, tmp_path):
         (["--argue", "ii=Yes.", "--argue", "ii=No."], "two arguments for ii"),
         (["--edge", "t -> q"], "'q'"),
         (["--edge", "m1 -> t"], "m1"),
-        (["--draws", "5"], "99 or more"),
+        (["--without", "t -> y"], "'t -> y' cannot be taken out: it is not in the parallel graph"),
+        (["--without", "t -> m1"], "Mediator 'm1' is left out"),
+        (["--without", "t"], "An edge is 'A -> B'"),
+        (["--without", "t -> m1", "--edge", "t -> m1"], "both added and taken out"),
+        (["--draws", "5"], "199 or more"),
         (["--planned-share", "1.5"], "1.5"),
         (["--itt", "y"], "--itt"),
     ],

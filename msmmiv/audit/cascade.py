@@ -123,9 +123,12 @@ class Cascade:
         lines = [f"{head}; {self.estimator}, {self.n_sites} sites"]
         width = max(map(len, self.labels))
         for label, b, se, found in zip(self.labels, self.estimates, self.std_errors, self.sets, strict=True):
-            lines.append(f"{label:<{width}}  {b:9.4g} (se {se:.3g})  {found}")
+            why = found.reason if isinstance(found, NotApplicable) else ""
+            shown = "no set, as said below" if why and why == self.status else found
+            lines.append(f"{label:<{width}}  {b:9.4g} (se {se:.3g})  {shown}")
         lines += [self.status] if self.status else []
-        q = self.variation.q if isinstance(self.variation, Heterogeneity) else self.variation
+        v = self.variation
+        q = v.q if isinstance(v, Heterogeneity) else f"not applicable ({v.reason})"
         lines += [f"theta the same in all sites? {q}", *self.notes, "This rests on:"]
         return "\n".join([*lines, *(f"  {text}" for text in self.conditions)])
 

@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from msmmiv.audit.dag_export import dag_to_dagitty, dag_to_dot, dag_to_mermaid
-from msmmiv.audit.dag_graph import Edge, EdgeLike, Graph, read_edges
+from msmmiv.audit.dag_graph import Edge, EdgeLike, Graph, read_edges, taken_out
 from msmmiv.audit.dag_meaning import Meaning, meaning_of
-from msmmiv.audit.dag_paths import (
-    Separated,
-    backdoor_paths,
-    directed_paths,
-    minimal_separators,
-)
+from msmmiv.audit.dag_paths import Separated, backdoor_paths, closed_paths, directed_paths, minimal_separators
 from msmmiv.audit.dag_rules import assumption_of, judged, judged_pair
 from msmmiv.design import Design
 from msmmiv.errors import DesignError, GraphError
@@ -129,10 +124,7 @@ class CausalDAG(Graph):
         base += [(design.site, node) for node in (design.treatment, *inside)]
         base += [(cause, child) for cause, children in causes.items() for child in children]
         directed, both = read_edges(edges)
-        out, out_both = read_edges(without)
-        for a, b in (*out, *out_both):
-            if (a, b) not in base:
-                raise GraphError(f"without= names {f'{a} -> {b}'!r}, which is not in the parallel graph.")
+        out = taken_out(without, base, directed)
         known = (measured,) if isinstance(measured, str) else tuple(measured)
         if unknown := [m for m in known if m not in causes]:
             raise GraphError(f"measured= names {unknown[0]!r}; it must be one of the confounders.")
@@ -200,34 +192,44 @@ class CausalDAG(Graph):
         directed, both = read_edges(edges)
         return replace(self, edges=(*self.edges, *directed), bidirected=(*self.bidirected, *both))
 
-    def paths(self) -> pd.DataFrame:
-        """Every directed path from treatment to outcome, and every open backdoor path, the site held fixed.
+    def paths(self, *, closed: bool = True) -> pd.DataFrame:
+        """Every path between treatment and outcome, the site held fixed: directed, open backdoor, then closed ones.
+
+        Parameters
+        ----------
+        closed : bool
+            Also the paths along which nothing passes, of which a graph with many nodes has very many.
 
         Returns
         -------
         DataFrame
-            ``path``; ``kind``: "mediated" (by one mediator), "cascade", "direct" or "backdoor"; ``mediators`` on it;
-            ``breaks``: the assumption that rules it out, or "".
+            ``path``; ``kind``: "mediated" (by one mediator), "cascade", "direct", "backdoor" or "closed"; ``mediators``
+            on it; ``breaks``: the assumption that rules it out, or ""; ``closed_by``: its colliders, and the site.
 
         Raises
         ------
         GraphError
-            More than 10,000 paths.
+            More than 10,000 paths of either kind, open or closed.
+
+        Examples
+        --------
+        >>> from msmmiv.audit.dag import CausalDAG
+        >>> edges = ["t -> m", "m -> y", "m <-> y"]
+        >>> dag = CausalDAG.from_edges(edges, treatment="t", mediators="m", outcome="y")
+        >>> dag.paths()[["path", "kind", "closed_by"]].values.tolist()
+        [['t -> m -> y', 'mediated', ()], ['t -> m <-> y', 'closed', ('m',)]]
         """
-        rows = []
+        every: list[tuple[tuple[str, ...], str, str, tuple[str, ...]]] = []
         for nodes in directed_paths(self, self.treatment, self.outcome):
-            through = [n for n in nodes if n in self.mediators]
-            kind = "direct" if not through else "mediated" if len(through) == 1 else "cascade"
-            breaks = {
-                "direct": assumption_of("T -> Y"),
-                "cascade": assumption_of("M_p -> M_q"),
-                "mediated": "",
-            }[kind]
-            rows.append((" -> ".join(nodes), kind, tuple(through), breaks))
-        for trail in backdoor_paths(self):
-            through = [n for n in trail[::2] if n in self.mediators]
-            rows.append((" ".join(trail), "backdoor", tuple(through), assumption_of("U -> T")))
-        return pd.DataFrame(rows, columns=["path", "kind", "mediators", "breaks"])
+            met = len(set(nodes) & set(self.mediators))
+            kind, rule = (("direct", "T -> Y"), ("mediated", ""), ("cascade", "M_p -> M_q"))[min(met, 2)]
+            trail = tuple(part for node in nodes for part in ("->", node))[1:]
+            every.append((trail, kind, assumption_of(rule) if rule else "", ()))
+        every += [(trail, "backdoor", assumption_of("U -> T"), ()) for trail in backdoor_paths(self)]
+        every += [(trail, "closed", "", by) for trail, by in closed_paths(self)] if closed else []
+        met_by = [tuple(n for n in trail[::2] if n in self.mediators) for trail, *_ in every]
+        rows = [(" ".join(trail), k, m, b, by) for m, (trail, k, b, by) in zip(met_by, every, strict=True)]
+        return pd.DataFrame(rows, columns=["path", "kind", "mediators", "breaks", "closed_by"])
 
     def to_frame(self) -> pd.DataFrame:
         """One row per edge: ``edge``, ``rule`` (as in the assumption files), ``assumption`` it breaks, ``says``."""

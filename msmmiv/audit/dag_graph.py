@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from msmmiv.errors import GraphError, listing
 
-__all__ = ["Edge", "EdgeLike", "Graph", "read_edges"]
+__all__ = ["Edge", "EdgeLike", "Graph", "read_edges", "taken_out"]
 
 Edge: TypeAlias = tuple[str, str]
 #: "A -> B", "A <-> B", ("A", "B"), or ("A", "<->", "B") for names that hold an arrow themselves.
@@ -171,6 +171,21 @@ def read_edges(edges: Iterable[EdgeLike]) -> tuple[tuple[Edge, ...], tuple[Edge,
             raise GraphError(f"Write the cause first: '{right} -> {left}' instead of {given!r}.")
         (both if arrow == "<->" else directed).append((left, right))
     return tuple(directed), tuple(both)
+
+
+def taken_out(without: Iterable[EdgeLike], base: Sequence[Edge], added: Sequence[Edge]) -> tuple[Edge, ...]:
+    """Edges to leave out of the parallel graph, each of which is in it."""
+    out, both = read_edges(without)
+    for edge, arrow in [*((e, "->") for e in out), *((e, "<->") for e in both)]:
+        text = f"{edge[0]} {arrow} {edge[1]}"
+        if arrow == "<->" or edge not in base:
+            has = listing([f"{a} -> {b}" for a, b in base], quote=True, most=20)
+            raise GraphError(
+                f"{text!r} cannot be taken out: it is not in the parallel graph, which has {has}."
+            )
+        if edge in added:
+            raise GraphError(f"{text!r} is both added and taken out. Leave it out of one of the two.")
+    return out
 
 
 def _read(given: EdgeLike) -> tuple[str, str, str]:

@@ -31,8 +31,8 @@ class CoefficientMeaning:
         "zero as drawn", "average direct effect of treatment".
     sentence : str
     total : str
-        The mediator's total effect in terms of coefficients (delta) and of effects between mediators (theta); "" where
-        the coefficient is all of it.
+        The mediator's total effect, put together from coefficients and from what one unit of a mediator does to another
+        past all others (its direct effect); "" where the coefficient is all of it.
     """
 
     term: str
@@ -134,8 +134,8 @@ def _total(graph: Graph, start: str) -> str:
         if len(terms) > _TERMS:
             return
         if direct(graph, chain[-1]):
-            links = [f"theta({a} -> {b})" for a, b in pairwise(chain)]
-            terms.append(" ".join([*links, f"delta({chain[-1]})"]))
+            links = [f"(direct effect of {a} on {b})" for a, b in pairwise(chain)]
+            terms.append(" × ".join([*links, f"(coefficient of {chain[-1]})"]))
         for m in next_mediators(graph, chain[-1]):
             walk((*chain, m))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, TypeAlias
@@ -15,6 +15,7 @@ __all__ = [
     "Separated",
     "Separators",
     "backdoor_paths",
+    "closed_paths",
     "directed_paths",
     "minimal_separators",
     "opens_backdoor",
@@ -137,6 +138,68 @@ def backdoor_paths(graph: Graph) -> list[tuple[str, ...]]:
 
     walk((graph.treatment,), up=True)
     return sorted(found, key=len)
+
+
+def closed_paths(graph: Graph) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Every other path from treatment to outcome, whichever way its arrows point, with the nodes that close it.
+
+    Those are the colliders on it, two arrows into one node, of which nothing is held fixed; and the site, which is. The
+    site has no causes in the graph, so it is never a collider or an effect of one and opens no path.
+
+    Raises
+    ------
+    GraphError
+        More than 10,000 of them.
+    """
+    found: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    steps: dict[str, list[tuple[str, str]]] = {n: [] for n in graph.nodes}
+    for a, b in graph.edges:
+        steps[a].append(("->", b))
+        steps[b].append(("<-", a))
+    for a, b in graph.bidirected:
+        steps[a].append(("<->", b))
+        steps[b].append(("<->", a))
+
+    def walk(trail: tuple[str, ...]) -> None:
+        if trail[-1] == graph.outcome:
+            if closers := _closers(graph, trail):
+                if len(found) >= PATHS:
+                    raise GraphError(
+                        f"There are more than {PATHS:,} closed paths from treatment to outcome. Ask for the others "
+                        "alone with `paths(closed=False)`, or draw fewer nodes."
+                    )
+                found.append((trail, closers))
+            return
+        open_to = _connected(steps, graph.outcome, without=trail[::2])
+        for arrow, node in steps[trail[-1]]:
+            if node in open_to:  # not on the trail, and not a dead end
+                walk((*trail, arrow, node))
+
+    walk((graph.treatment,))
+    return sorted(found, key=lambda each: len(each[0]))
+
+
+def _closers(graph: Graph, trail: tuple[str, ...]) -> tuple[str, ...]:
+    """Nodes that close a path: its colliders, and the site."""
+    inner = zip(trail[1::2], trail[2:-1:2], trail[3::2], strict=False)
+    return tuple(
+        node
+        for before, node, after in inner
+        if node == graph.site or (before in ("->", "<->") and after in ("<-", "<->"))
+    )
+
+
+def _connected(
+    steps: Mapping[str, Sequence[tuple[str, str]]], goal: str, *, without: Collection[str]
+) -> set[str]:
+    """Nodes with a way to the goal past those named."""
+    found, todo = {goal}, [goal]
+    while todo:
+        for _, node in steps[todo.pop()]:
+            if node not in found and node not in without:
+                found.add(node)
+                todo.append(node)
+    return found
 
 
 def opens_backdoor(graph: Graph, neighbour: str, *, two_headed: bool = False) -> bool:

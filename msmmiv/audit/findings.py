@@ -38,7 +38,8 @@ class Finding:
         "supported" (by design or logic only), "not contradicted", "contradicted", "untestable: argue it" or
         "not assessed".
     reasons : tuple of str
-        Why this status: one entry for each piece of evidence that decides, or for the design, or the graph.
+        Why this status: one entry for each piece of evidence that decides, or for the design, or the graph; with (vi)
+        also which sites have no controls.
     evidence : tuple of Evidence
         All that was looked at, what can contradict first.
     adjusted : tuple of float
@@ -51,7 +52,7 @@ class Finding:
     Examples
     --------
     >>> import msmmiv as mm
-    >>> found = mm.Study(mm.data.star()).audit(draws=99)["iii"]
+    >>> found = mm.Study(mm.data.star()).audit(draws=199)["iii"]
     >>> found.status, found.reason
     ('supported', "With two arms every person's mediators are linear in the treatment by construction.")
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -13,20 +15,27 @@ from msmmiv.audit.cascade import Cascade, cascade
 from msmmiv.audit.checks import SURVEYS, Subject, Survey
 from msmmiv.audit.dag import CausalDAG
 from msmmiv.audit.dag_meaning import only_through
-from msmmiv.audit.findings import finding_of
+from msmmiv.audit.findings import Finding, finding_of
 from msmmiv.audit.result import Audit
 from msmmiv.audit.together import read_together
 from msmmiv.design import Design, Estimand, Label
 from msmmiv.diagnose.evidence import Evidence
 from msmmiv.diagnose.rank import RankReport
 from msmmiv.diagnose.rank_evidence import rank_failure
-from msmmiv.errors import ChoiceError, DesignError, MsmmivError, count, listing
+from msmmiv.errors import ChoiceError, DesignError, MsmmivError, count, listing, whole_number
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.sums import Rows
 
 __all__ = ["audit_assumptions"]
+
+#: Least number of draws: the smallest p-value is one over one more, and Holm's method multiplies it.
+DRAWS: Final = 199
+_FEW: Final = (
+    ": the smallest p-value that n draws can give is 1/(n + 1), and Holm's adjustment multiplies it by the number of "
+    "tests, so that with 99 draws and six tests nothing could be contradicted at 5%"
+)
 
 
 def audit_assumptions(
@@ -59,7 +68,7 @@ def audit_assumptions(
     planned_shares : float or mapping, optional
         Planned share treated, for all sites or by site.
     draws, seed : int
-        Of simulated null distributions.
+        Of simulated null distributions; 199 draws or more.
     rows : Rows, optional
         Open rows, for checks of persons; `Study.audit` supplies them.
 
@@ -119,13 +128,13 @@ def audit_assumptions(
         )
         for a in load_assumptions()
     )
-    return Audit(read_together(findings), _title(subject), subject.estimand, graph, results, draws, seed)
+    read = _noted(read_together(findings), _without_controls(subject))
+    return Audit(read, _title(subject), subject.estimand, graph, results, draws, seed)
 
 
 def _check(draws: object, seed: object) -> None:
-    for name, value, least in (("draws", draws, 99), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ChoiceError(f"{name}={value!r} must be a whole number of {least} or more.")
+    whole_number(draws, "draws", least=DRAWS, more=_FEW)
+    whole_number(seed, "seed", least=0)
 
 
 def _surveyed(survey: Survey, subject: Subject) -> tuple[object | None, tuple[Evidence, ...]]:
@@ -228,11 +237,39 @@ def _remark(a: Assumption, subject: Subject) -> str:
     return ""
 
 
+def _lacking(subject: Subject) -> list[Label]:
+    """Sites without a single effect against the control."""
+    known = np.isfinite(subject.effects.estimates.sum(axis=2)).any(axis=1)
+    return [s for s, has in zip(subject.effects.sites, known, strict=True) if not has]
+
+
+def _without_controls(subject: Subject) -> str:
+    """Which sites have no controls, and what becomes of them."""
+    sites = _lacking(subject)
+    if not sites:
+        return ""
+    has, them = ("has", "it") if len(sites) == 1 else ("have", "them")
+    which = f"{count(len(sites), 'site')} of {len(subject.effects.sites):,} ({listing(sites)}) {has}"
+    if not isinstance(subject.source, Moments) or len(subject.source.arms) < 3:
+        return f"{which} no effect against the control: tests that are made from effects by site leave {them} out."
+    return (
+        f"{which} no comparison with the control arm {subject.source.arms[0]!r}: two-stage least squares compares the "
+        f"other arms there; tests that are made from effects by site leave {them} out."
+    )
+
+
+def _noted(findings: tuple[Finding, ...], note: str) -> tuple[Finding, ...]:
+    """A note on the sample beside the finding on assignment, where the shares of the arms are reported."""
+    if not note:
+        return findings
+    return tuple(replace(f, reasons=(*f.reasons, note)) if f.assumption.id == "vi" else f for f in findings)
+
+
 def _title(subject: Subject) -> str:
     design = subject.design
     whose = "complier effects (late)" if subject.estimand == "late" else "average effects (ate)"
     every = len(subject.effects.sites)
-    sites = int(np.isfinite(subject.effects.estimates.sum(axis=2)).any(axis=1).sum())
+    sites = every - len(_lacking(subject))
     # With several arms a site may lack controls: 2SLS compares its other arms, tests on site effects leave it out.
     some = "" if sites == every else f" with effects against the control (of {every})"
     ignored = ", people in one cluster taken as independent" if subject.effects.clusters_ignored else ""

@@ -28,7 +28,7 @@ def read_together(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     Examples
     --------
     >>> import msmmiv as mm
-    >>> findings = mm.Study(mm.data.star()).audit(draws=99).findings
+    >>> findings = mm.Study(mm.data.star()).audit(draws=199).findings
     >>> read_together(findings) == findings
     True
     """

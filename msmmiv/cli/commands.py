@@ -176,21 +176,22 @@ def decompose(
               help="Your argument, as in --argue 'ii=Nothing else came with it.'; repeat.")  # fmt: skip
 @click.option("--edge", "edges", metavar="'A -> B'", multiple=True,
               help="Edge to add to the graph of parallel mediators; repeat.")  # fmt: skip
+@click.option("--without", metavar="'A -> B'", multiple=True,
+              help="Edge to take out of it, as in --without 'offer -> poverty'; repeat.")  # fmt: skip
 @click.option("--site-covariates", metavar="FILE", help="CSV file with the site column and numeric columns.")
 @click.option("--planned-share", type=click.FloatRange(0, 1, min_open=True, max_open=True),
               help="Planned share treated, the same in all sites.")  # fmt: skip
-@click.option(
-    "--draws", type=int, default=999, show_default=True, help="Draws of simulated null distributions."
-)
+@click.option("--draws", type=int, default=999, show_default=True,
+              help="Draws of simulated null distributions; 199 or more.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of these draws.")
 @click.option("--out", metavar="DIR", help="Folder for page, checklist, tables and figures.")
 @click.option(
     "--fail-on", type=click.Choice(["contradicted"]), help="Exit with 1 if a finding has this status."
 )
 def audit(
-    file: str, arguments: tuple[str, ...], edges: tuple[str, ...], site_covariates: str | None,
-    planned_share: float | None, draws: int, seed: int, out: str | None, fail_on: str | None,
-    missing: Missing | None, **given: Any,
+    file: str, *, arguments: tuple[str, ...], edges: tuple[str, ...], without: tuple[str, ...],
+    site_covariates: str | None, planned_share: float | None, draws: int, seed: int, out: str | None,
+    fail_on: str | None, missing: Missing | None, **given: Any,
 ) -> None:  # fmt: skip
     """Audit the nine assumptions for FILE: what design and data say, and what only an argument can carry.
 
@@ -207,8 +208,8 @@ def audit(
         if mediators:
             raise click.UsageError("Leave out -m: an audit is about all mediators of the moments.")
         found = audited(
-            source, arguments=arguments_of(arguments), edges=edges, site_covariates=site_covariates,
-            planned_shares=planned_share, draws=draws, seed=seed,
+            source, arguments=arguments_of(arguments), edges=edges, without=without,
+            site_covariates=site_covariates, planned_shares=planned_share, draws=draws, seed=seed,
         )  # fmt: skip
         files = write_audit(found, out) if out else {}
         click.echo(printable(found.summary), nl=False)

@@ -114,15 +114,20 @@ def arguments_of(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def audited(
-    source: mm.Study | mm.SiteEffects, *, edges: tuple[str, ...], site_covariates: str | None, **options: Any
+    source: mm.Study | mm.SiteEffects,
+    *,
+    edges: tuple[str, ...],
+    without: tuple[str, ...],
+    site_covariates: str | None,
+    **options: Any,
 ) -> mm.Audit:
-    """The audit of a study or a table, with a graph of parallel mediators and more edges, and site covariates."""
+    """The audit of a study or a table: the graph of parallel mediators with edges added and taken out, covariates."""
     if isinstance(source, mm.Study):
         design, sites = source.design, source.moments.sites
         site = design.site
     else:
         design, sites, site = design_of(source), source.sites, "site"
-    dag = mm.CausalDAG.from_design(design, edges=edges) if edges else None
+    dag = mm.CausalDAG.from_design(design, edges=edges, without=without) if edges or without else None
     table = _site_table(site_covariates, site, sites) if site_covariates else None
     if isinstance(source, mm.Study):
         return source.audit(dag, site_covariates=table, **options)

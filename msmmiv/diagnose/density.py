@@ -108,6 +108,7 @@ def instrumental_inequalities(
     draws : int
         Shuffles of assignment within sites.
     seed : int
+        With it p is the same whatever the order of the rows and the names of the sites.
 
     Notes
     -----
@@ -187,7 +188,8 @@ def _from_rows(moments: Moments, rows: Any, kind: Assigned, bins: int) -> tuple[
     design = moments.design
     opened = rows if isinstance(rows, Rows) else open_rows(rows, design, missing="drop")
     frame = opened.collect()
-    frame = frame[frame[design.site].isin(moments.sites)]
+    # Sorted, because a mean over rows in another order may differ in its last digit, and so on which side of a cut.
+    frame = frame[frame[design.site].isin(moments.sites)].sort_values(design.outcome)
     keys = [design.site, *([design.block] if design.block else [])]
     stratum = frame.groupby(keys, sort=False).ngroup()
     y, values = frame[design.outcome], np.unique(frame[design.outcome])
@@ -214,11 +216,25 @@ def _from_rows(moments: Moments, rows: Any, kind: Assigned, bins: int) -> tuple[
     return table, ends, centred
 
 
+def _ordered(table: _Table) -> _Table:
+    """Units and strata in an order that their contents decide: random numbers then meet the same ones.
+
+    Without it p would depend on the order of the rows, or on what sites are called.
+    """
+    content = np.column_stack([table.stratum, table.treated, table.counts])
+    content = content[np.lexsort(content[:, ::-1].T)]  # by stratum, then by what is in the unit
+    parts = np.split(content[:, 1:], np.flatnonzero(np.diff(content[:, 0])) + 1)
+    parts.sort(key=lambda part: (len(part), part.ravel().tolist()))
+    rows = np.concatenate(parts)
+    stratum = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return _Table(rows[:, 1:], stratum, rows[:, 0])
+
+
 def _tested(
     table: _Table, ends: Array, kind: Assigned, draws: int, rng: np.random.Generator, *, centred: bool
 ) -> InstrumentalInequalities:
     """The statistic, its law, and the table of intervals."""
-    bins = len(ends)
+    bins, table = len(ends), _ordered(table)
     strata = int(table.stratum.max()) + 1
     seen, variance, shuffled, scale = (
         _rows_law(table, strata, draws, rng) if kind == "rows" else _clusters_law(table, strata, draws, rng)

@@ -72,7 +72,8 @@ class Parallel:
 
     def evidence(self) -> tuple[Evidence, ...]:
         """Three checks, all context."""
-        return self._correlations(), self._slopes(), self._within_arm()
+        first = self._correlations()
+        return first, self._slopes(read=first.reading.endswith(_READING)), self._within_arm()
 
     def _correlations(self) -> Evidence:
         check, name = "independence.compliance_correlations", "correlation of compliances"
@@ -91,7 +92,8 @@ class Parallel:
         none = NotApplicable(name, "a description: its standard error is not exact enough for a test")
         return Evidence(check, none, "context", words + _READING)
 
-    def _slopes(self) -> Evidence:
+    def _slopes(self, *, read: bool) -> Evidence:
+        """The steepest slope; how to read it only where the correlations do not say that already."""
         check, name = "independence.cascade_slope", "slope of one compliance on another"
         known = self.slopes[self.slopes["pvalue"].notna()] if len(self.slopes) else self.slopes
         if known.empty:
@@ -103,11 +105,11 @@ class Parallel:
         null = "no compliance goes with another across sites"
         test = TestStatistic(name, null, float(at["statistic"]), p, 1, law=law)
         words = (
-            f"Compliance with {at['second']} rises by {at['slope']:.3g} per unit of that with {at['first']}. "
+            f"Compliance with {at['second']} rises by {at['slope']:.3g} per unit of that with {at['first']}."
             if p < 0.05
             else ""
         )
-        return Evidence(check, test, "context", words + _READING)
+        return Evidence(check, test, "context", " ".join(filter(None, (words, "" if read else _READING))))
 
     def _within_arm(self) -> Evidence:
         check, name = (

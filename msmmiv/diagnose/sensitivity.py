@@ -10,7 +10,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from msmmiv.diagnose.evidence import Evidence
-from msmmiv.diagnose.sensitivity_parts import OriginEstimator, Parts, context, parts_of, t_quantile
+from msmmiv.diagnose.sensitivity_parts import (
+    OriginEstimator,
+    Parts,
+    as_numbers,
+    check_effects,
+    context,
+    one_number,
+    parts_of,
+    t_quantile,
+)
 from msmmiv.errors import DataError
 from msmmiv.linalg import Array, frozen
 from msmmiv.moments.cells import Moments
@@ -88,27 +97,30 @@ class DirectEffectLine:
 
     def at(self, kappa: float | npt.ArrayLike) -> Array:
         """(P,) coefficients under a direct effect: one for all sites, or one per site (K of them)."""
-        given = np.asarray(kappa, dtype=float)
+        given = as_numbers(kappa)
         if given.ndim > 1 or (given.ndim == 1 and len(given) != len(self.parts.cross)):
             raise DataError(
                 f"kappa needs one value, or {len(self.parts.cross)}, one per site; got {given.shape}."
             )
+        if not np.isfinite(given).all():
+            raise DataError(f"kappa={kappa!r} must be one number, or {len(self.parts.cross)}, one per site.")
         moved = np.broadcast_to(given, (len(self.parts.cross),)) @ self.parts.offset
         return np.asarray(self.estimate - self.parts.inverse @ moved)
 
     def std_errors(self, kappa: float) -> Array:
         """(P,) standard errors under a common direct effect, sites as sampled units."""
-        v = self.parts.spread
+        kappa, v = one_number(kappa, "kappa"), self.parts.spread
         both = v[0, 0] - kappa * (v[0, 1] + v[1, 0]) + kappa**2 * v[1, 1]
         return np.sqrt(np.maximum(np.diag(both), 0.0))
 
     def union(self, low: float, high: float) -> pd.DataFrame:
         """Union of the intervals over all common direct effects in a range: ``mediator, lower, upper``.
 
-        The ends of an interval are a line plus a convex root, so the union is reached at the ends of the range
-        (Conley, Hansen and Rossi 2012).
+        The union of intervals is that of Conley, Hansen and Rossi (2012). The ends of an interval are a line less or
+        plus a convex root, so that it is reached at the ends of the range.
         """
-        if not low <= high:
+        low, high = one_number(low, "low"), one_number(high, "high")
+        if low > high:
             raise DataError(f"The range {low!r} to {high!r} of direct effects is empty.")
         t = t_quantile(self.level, self.parts.df)
         ends = [(self.at(k), t * self.std_errors(k)) for k in (low, high)]
@@ -128,8 +140,8 @@ class DirectEffectLine:
         N(b - mean D, V + sd^2 D D' + site_sd^2 A^-1 (sum_s h_s h_s') A^-1) with D the `slope` and h_s the compliances
         of a site, weighted: the local-to-zero form of Conley, Hansen and Rossi (2012). V is taken at the mean.
         """
-        if not (sd >= 0 and site_sd >= 0):
-            raise DataError(f"sd={sd!r} and site_sd={site_sd!r} must not be negative.")
+        mean, sd = one_number(mean, "mean"), one_number(sd, "sd", negative=False)
+        site_sd = one_number(site_sd, "site_sd", negative=False)
         own = self.parts.offset @ self.parts.inverse.T
         variance = self.std_errors(mean) ** 2 + (sd * self.slope) ** 2 + site_sd**2 * (own**2).sum(axis=0)
         b, half = self.at(mean), t_quantile(self.level, self.parts.df) * np.sqrt(variance)
@@ -140,7 +152,9 @@ class DirectEffectLine:
 
     def to_frame(self, kappas: Sequence[float] | None = None) -> pd.DataFrame:
         """The line: ``kappa, mediator, estimate, std_error, lower, upper``, over a range that holds what matters."""
-        grid = self._range() if kappas is None else np.asarray(kappas, dtype=float)
+        grid = self._range() if kappas is None else np.ravel(as_numbers(kappas))
+        if not np.isfinite(grid).all():
+            raise DataError(f"kappas={kappas!r} must be numbers, such as [0.0, 0.5].")
         t = t_quantile(self.level, self.parts.df)
         rows = []
         for kappa in grid.tolist():
@@ -233,6 +247,8 @@ def direct_effect_line(
     Raises
     ------
     TooFewSitesError, MomentsInsufficient
+    ChoiceError
+        An unknown estimator.
     DataError
         A unit that is not positive, or a level outside 0 to 1.
 
@@ -241,8 +257,17 @@ def direct_effect_line(
     If itt_s = g_s'delta + kappa then delta(kappa) = b - kappa A^-1 sum_s h_s, with h_s = g_s'Omega_s 1 (w g for two
     arms) and A, b those of the estimator: exactly the fit to itt - kappa. The interval is b(kappa) +- t se(kappa), the
     standard error with the same kappa, so the values at which it holds zero are Fieller's set for the ratio of b to
-    its slope. The line passes through the fit with a free direct effect (Fu 2023) at the direct effect that this
-    fit finds. A per-site kappa is allowed in `DirectEffectLine.at`.
+    its slope. At ``free_direct`` the line passes through the fit in which one direct effect is free (Fu 2023): exactly
+    through that of the same equations, in which a direct effect is a mediator that every arm moves by one without
+    error. With "2sls" and two arms this is ``fit(..., "2sls", direct_effect=True)``. With "ujive" it differs by a term
+    of order 1/K from ``fit(..., "ujive", direct_effect=True)``, which takes off w_s - w_s^2 / sum w times the noise of
+    a site instead of w_s times it: the direct effect has taken up the rest. A per-site kappa is allowed in
+    `DirectEffectLine.at`.
+
+    References
+    ----------
+    Conley, Hansen & Rossi (2012), Plausibly exogenous, Review of Economics and Statistics 94: 260-272. Fu (2023),
+    Extract mechanisms from heterogeneous effects: a new identification strategy for mediation analysis.
 
     Examples
     --------
@@ -254,6 +279,7 @@ def direct_effect_line(
     ([9.07], [0.22])
     """
     t_quantile(level, 1)
+    check_effects(effects)
     unit, name = _unit(effects, outcome_sd)
     parts = parts_of(effects, estimator)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -267,9 +293,12 @@ def direct_effect_line(
 
 def _unit(effects: SiteEffects, outcome_sd: float | None) -> tuple[float, str]:
     if outcome_sd is not None:
-        if not (np.isfinite(outcome_sd) and outcome_sd > 0):
-            raise DataError(f"outcome_sd={outcome_sd!r} must be a positive number.")
-        return float(outcome_sd), "standard deviations of the outcome"
+        unit = as_numbers(outcome_sd)
+        if unit.shape != () or not (np.isfinite(unit) and unit > 0):
+            raise DataError(
+                f"outcome_sd={outcome_sd!r} must be a positive number, such as outcome_spread(moments)."
+            )
+        return float(unit), "standard deviations of the outcome"
     itt = effects.estimates[:, :, 0]
     itt = itt[np.isfinite(itt)]
     return float(itt.std(ddof=1)) if len(itt) > 1 else float("nan"), "standard deviations of itt over sites"

@@ -10,8 +10,16 @@ import pandas as pd
 
 from msmmiv.diagnose.evidence import Evidence
 from msmmiv.diagnose.heterogeneity import heterogeneity
-from msmmiv.diagnose.sensitivity_parts import OriginEstimator, Parts, context, parts_of, t_quantile
-from msmmiv.errors import DataError, RankDeficientError
+from msmmiv.diagnose.sensitivity_parts import (
+    OriginEstimator,
+    Parts,
+    as_numbers,
+    context,
+    deviations,
+    parts_of,
+    t_quantile,
+)
+from msmmiv.errors import ChoiceError, DataError, RankDeficientError
 from msmmiv.estimate.site_moments import SiteRows, corrected_product, site_rows
 from msmmiv.linalg import Array, frozen
 from msmmiv.moments.effects import SiteEffects
@@ -72,7 +80,8 @@ class ComplianceEffectCorrelation:
         return np.asarray(size * self.reach * (self.sign if len(self.mediators) == 1 else 1.0))
 
     def _size(self, rho: float) -> float:
-        if not -1.0 <= rho <= 1.0 or (self.inflate and abs(rho) == 1.0):
+        given = as_numbers(rho)
+        if given.shape != () or not -1.0 <= given <= 1.0 or (self.inflate and abs(given) == 1.0):
             raise DataError(f"rho={rho!r} is not a correlation{' below one' if self.inflate else ''}.")
         return rho / np.sqrt(1.0 - rho**2) if self.inflate else rho
 
@@ -107,7 +116,7 @@ class ComplianceEffectCorrelation:
         Stoye's (2009) here: both ends of the bounds have the standard error of the estimate. The standard deviation
         of effects and the moments of compliance are taken as known.
         """
-        half = np.abs(self.bias(abs(rho)))
+        half = np.abs(self.bias(rho))
         wide = [imbens_manski(2.0 * b, s, level=self.level, df=self.parts.df)
                 for b, s in zip(half.tolist(), self.std_errors.tolist(), strict=True)]  # fmt: skip
         low, high = self.estimate - half, self.estimate + half
@@ -117,7 +126,9 @@ class ComplianceEffectCorrelation:
 
     def to_frame(self, correlations: Sequence[float] | None = None) -> pd.DataFrame:
         """The curve: ``rho, mediator, estimate, lower, upper``; for several mediators at the largest bias."""
-        grid = np.linspace(-0.9, 0.9, 37) if correlations is None else np.asarray(correlations, dtype=float)
+        grid = np.linspace(-0.9, 0.9, 37) if correlations is None else np.ravel(as_numbers(correlations))
+        if not np.isfinite(grid).all():
+            raise DataError(f"correlations={correlations!r} must be numbers, such as [0.0, 0.5].")
         half = t_quantile(self.level, self.parts.df) * self.std_errors
         rows = [
             pd.DataFrame({
@@ -199,7 +210,10 @@ def compliance_effect_correlation(
     Raises
     ------
     TooFewSitesError, MomentsInsufficient
+    ChoiceError
+        An unknown estimator, or ``inflate`` that is not a truth value.
     DataError
+        Standard deviations that are not positive, or not one per mediator; a level outside 0 to 1.
 
     Notes
     -----
@@ -216,8 +230,10 @@ def compliance_effect_correlation(
     References
     ----------
     Reardon, Unlu, Zhu & Bloom (2014), Bias and bias correction in multisite instrumental variables analysis of
-    heterogeneous mediator effects, Journal of Educational and Behavioral Statistics 39: 53-86. Imbens & Manski (2004),
-    Econometrica 72: 1845-1857, and Stoye (2009), Econometrica 77: 1299-1315, for the intervals.
+    heterogeneous mediator effects, Journal of Educational and Behavioral Statistics 39: 53-86, for the bias of one
+    mediator. Imbens & Manski (2004), Confidence intervals for partially identified parameters, Econometrica 72:
+    1845-1857, and Stoye (2009), More on confidence intervals for partially identified parameters, Econometrica 77:
+    1299-1315, for the intervals.
 
     Examples
     --------
@@ -227,6 +243,8 @@ def compliance_effect_correlation(
     (0.64, 0.96)
     """
     t_quantile(level, 1)
+    if not (inflate is None or isinstance(inflate, bool | np.bool_)):
+        raise ChoiceError(f"inflate={inflate!r} must be True, False or None.")
     parts, rows, p = parts_of(effects, estimator), site_rows(effects), len(effects.mediators)
     sd, source, status = _spread(effects, effect_sd)
     mean, spread, fourth = _moments(rows)
@@ -254,12 +272,7 @@ def _spread(effects: SiteEffects, given: float | Sequence[float] | None) -> tupl
     """Standard deviations of effects over sites, where they are from, and why there are none."""
     p = len(effects.mediators)
     if given is not None:
-        values = np.asarray(given, dtype=float)
-        if values.shape not in {(), (p,)} or not (np.isfinite(values).all() and (values > 0).all()):
-            raise DataError(
-                f"effect_sd={given!r} needs one positive number, or one for each of {p} mediators."
-            )
-        return np.array(np.broadcast_to(values, (p,))), "as given", None
+        return deviations(given, p, "effect_sd"), "as given", None
     try:
         found = heterogeneity(effects)
     except RankDeficientError as error:
@@ -307,13 +320,18 @@ def imbens_manski(width: float, std_error: float, *, level: float = 0.95, df: fl
     Parameters
     ----------
     width, std_error : float
-        Of the bounds, and of either end.
+        Of the bounds, and of either end; NaN where they are not known.
     level, df : float
+
+    Raises
+    ------
+    DataError
+        A negative width or standard error, what is no number, or a level outside 0 to 1.
 
     Notes
     -----
-    C with F(C + width / se) - F(-C) = level, F Student's t (Imbens and Manski 2004): the two-sided quantile without
-    any width, the one-sided one for wide bounds.
+    C with F(C + width / se) - F(-C) = level (Imbens and Manski 2004, for normal F; here Student's t): the two-sided
+    quantile without any width, the one-sided one for wide bounds.
 
     Examples
     --------
@@ -322,6 +340,13 @@ def imbens_manski(width: float, std_error: float, *, level: float = 0.95, df: fl
     """
     from scipy.special import ndtr, stdtr
 
+    t_quantile(level, 1)  # no end of the interval is far enough for a level of one
+    given: dict[str, object] = {"width": width, "std_error": std_error, "df": df}
+    for name, value in given.items():
+        number = as_numbers(value)
+        known = not (isinstance(value, float) and np.isnan(value))
+        if known and (number.shape != () or not number >= 0):
+            raise DataError(f"{name}={value!r} must be a number of zero or more.")
     if not (np.isfinite(width) and np.isfinite(std_error)) or df <= 0:
         return float("nan")
     if std_error == 0.0:

@@ -104,6 +104,8 @@ def omitted_mediator(effects: SiteEffects, *, estimator: OriginEstimator = "ujiv
     Raises
     ------
     TooFewSitesError, MomentsInsufficient
+    ChoiceError
+        An unknown estimator.
 
     Notes
     -----
@@ -112,9 +114,10 @@ def omitted_mediator(effects: SiteEffects, *, estimator: OriginEstimator = "ujiv
 
     References
     ----------
-    Reardon & Raudenbush (2013), Sociological Methods & Research 42: 143-163, on exclusion with several mediators;
-    Cinelli & Hazlett (2020), Journal of the Royal Statistical Society B 82: 39-67, on observed variables as benchmarks
-    for unobserved ones.
+    Reardon & Raudenbush (2013), Under what assumptions do site-by-treatment instruments identify average causal
+    effects?, Sociological Methods & Research 42: 143-163, on exclusion with several mediators. Cinelli & Hazlett
+    (2020), Making sense of sensitivity: extending omitted variable bias, Journal of the Royal Statistical Society B
+    82: 39-67, on observed covariates as benchmarks for unobserved ones.
 
     Examples
     --------

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from msmmiv.diagnose.evidence import Evidence
-from msmmiv.errors import DataError, TooFewSitesError, check_choice, count
-from msmmiv.estimate.site_moments import corrected_inverse, estimated, site_rows, weighted_products
+from msmmiv.errors import ChoiceError, DataError, TooFewSitesError, check_choice, count
+from msmmiv.estimate.site_moments import corrected_inverse, site_rows, weighted_products, with_direct_effect
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.linalg import Array
 from msmmiv.moments.effects import SiteEffects
 
-__all__ = ["OriginEstimator", "Parts", "context", "parts_of", "t_quantile"]
+__all__ = [
+    "OriginEstimator",
+    "Parts",
+    "as_numbers",
+    "check_effects",
+    "context",
+    "deviations",
+    "one_number",
+    "parts_of",
+    "t_quantile",
+]
 
 #: Regression of itt on compliances through the origin: with the noise of compliances removed, or with it.
 OriginEstimator: TypeAlias = Literal["ujive", "2sls"]
@@ -105,22 +116,14 @@ def parts_of(effects: SiteEffects, estimator: OriginEstimator) -> Parts:
     MomentsInsufficient
         A site has no sampling covariance.
     """
+    check_effects(effects)
     check_choice(estimator, OriginEstimator, "estimator")
     rows, p = site_rows(effects), len(effects.mediators)
     if rows.usable_sites < p:
         raise TooFewSitesError(
             f"{count(rows.usable_sites, 'usable site')} cannot identify {count(p, 'mediator')}: assumption (viii.b)."
         )
-    # A direct effect is the coefficient of a mediator that every arm moves by one, known without error.
-    k, d, m = effects.estimates.shape
-    cov = np.zeros((k, d, m + 1, d, m + 1))
-    cov[:, :, :m, :, :m] = effects.cov
-    ones = np.where(estimated(effects)[:, :, None], 1.0, np.nan)
-    wide = replace(
-        effects, mediators=(*effects.mediators, "direct effect"),
-        estimates=np.concatenate([effects.estimates, ones], axis=2), cov=cov,
-    )  # fmt: skip
-    observed, noise = weighted_products(wide, "precision")
+    observed, noise = weighted_products(with_direct_effect(effects), "precision")
     clean = observed - noise if estimator == "ujive" else observed
     inside = slice(1, 1 + p)
     inverse, left = corrected_inverse(
@@ -140,9 +143,51 @@ def t_quantile(level: float, df: int) -> float:
     """Half-width of an interval in standard errors; NaN without degrees of freedom."""
     from scipy.special import stdtrit
 
-    if not 0.0 < level < 1.0:
+    share = as_numbers(level)
+    if share.shape != () or not 0.0 < share < 1.0:
         raise DataError(f"level={level!r} must lie between 0 and 1, such as 0.95.")
     return -float(stdtrit(df, (1.0 - level) / 2.0)) if df > 0 else float("nan")
+
+
+def check_effects(effects: object) -> None:
+    """Raise `ChoiceError` unless these are site effects; moments hold them, but not how noise is to be counted."""
+    if not isinstance(effects, SiteEffects):
+        raise ChoiceError(
+            f"SiteEffects are needed, not {type(effects).__name__}. Make them with SiteEffects.from_moments(), or "
+            "SiteEffects.from_table() from a published table."
+        )
+
+
+def as_numbers(value: object) -> Array:
+    """What was given as floats of its shape; one NaN where it is no number, for the check of its range to refuse.
+
+    Text that looks like a number is text, and True is no number, not even among others.
+    """
+    try:
+        found = np.asarray(value)
+    except ValueError:  # rows of unequal length
+        found = np.asarray(None)
+    parts = value if isinstance(value, Sequence) else ()
+    if found.dtype.kind not in "iuf" or any(isinstance(part, bool) for part in parts):
+        return np.asarray(np.nan)
+    return found.astype(float)
+
+
+def one_number(value: object, name: str, *, negative: bool = True) -> float:
+    """The option as a float, or a `DataError` that says what it may be."""
+    number = as_numbers(value)
+    if number.shape != () or not np.isfinite(number) or (number < 0 and not negative):
+        more = "" if negative else " and must not be negative"
+        raise DataError(f"{name}={value!r} must be a number, such as 0.5{more}.")
+    return float(number)
+
+
+def deviations(given: float | Sequence[float], p: int, name: str) -> Array:
+    """(P,) standard deviations from one for all mediators, or one for each."""
+    values = as_numbers(given)
+    if values.shape not in {(), (p,)} or not (np.isfinite(values).all() and (values > 0).all()):
+        raise DataError(f"{name}={given!r} needs one positive number, or one for each of {p} mediators.")
+    return np.array(np.broadcast_to(values, (p,)))
 
 
 def context(check: str, why: str, reading: str) -> Evidence:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from msmmiv.diagnose.evidence import Evidence
 from msmmiv.diagnose.sensitivity import direct_effect_line
-from msmmiv.diagnose.sensitivity_parts import OriginEstimator, context
+from msmmiv.diagnose.sensitivity_parts import OriginEstimator, as_numbers, context, deviations
 from msmmiv.errors import DataError
 from msmmiv.linalg import Array, frozen
 from msmmiv.moments.effects import SiteEffects
@@ -51,7 +51,8 @@ class WithinSiteCovariance:
 
     def product(self, correlation: float) -> Array:
         """(P,) product of the two standard deviations with which this correlation brings the coefficient to zero."""
-        if not 0.0 < abs(correlation) <= 1.0:
+        rho = as_numbers(correlation)
+        if rho.shape != () or not 0.0 < abs(rho) <= 1.0:
             raise DataError(f"correlation={correlation!r} must lie between -1 and 1, and not be zero.")
         return np.abs(self.needed) / abs(correlation)
 
@@ -142,16 +143,10 @@ def within_site_covariance(
     ([8.67], [2.89])
     """
     line = direct_effect_line(effects, estimator=estimator, level=level)
-    sds = [_deviations(given, line.mediators, n) for n, given in
+    sds = [_deviations(given, len(line.mediators), n) for n, given in
            (("compliance_sd", compliance_sd), ("effect_sd", effect_sd))]  # fmt: skip
     return WithinSiteCovariance(line.mediators, line.flip, line.touch, sds[0], sds[1], level, line.status)
 
 
-def _deviations(given: float | Sequence[float] | None, mediators: tuple[str, ...], name: str) -> Array:
-    p = len(mediators)
-    if given is None:
-        return frozen(np.full(p, np.nan))
-    values = np.asarray(given, dtype=float)
-    if values.shape not in {(), (p,)} or not (np.isfinite(values).all() and (values > 0).all()):
-        raise DataError(f"{name}={given!r} needs one positive number, or one for each of {p} mediators.")
-    return frozen(np.broadcast_to(values, (p,)))
+def _deviations(given: float | Sequence[float] | None, p: int, name: str) -> Array:
+    return frozen(np.full(p, np.nan) if given is None else deviations(given, p, name))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from msmmiv.design import Design, Label
 from msmmiv.diagnose.evidence import Evidence
-from msmmiv.errors import DataError, DesignError, MsmmivWarning, count, listing
+from msmmiv.errors import DataError, DesignError, MsmmivWarning, count, listing, whole_number
 from msmmiv.estimate.site_moments import estimated, site_rows
 from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic
 from msmmiv.inference.wild_draws import plan_draws
@@ -159,10 +159,7 @@ def within_site_subgroups(
     >>> len(found.table), found.test.pvalue > 0.05
     (16, True)
     """
-    if isinstance(min_per_arm, bool) or min_per_arm < 2:
-        raise DesignError(
-            f"min_per_arm={min_per_arm!r} must be a whole number of at least 2: a variance needs two rows."
-        )
+    whole_number(min_per_arm, "min_per_arm", least=2)  # a variance needs two rows
     columns = (by,) if isinstance(by, str) else tuple(by)
     if design.site in columns:
         raise DesignError(f"{design.site!r} is the site: subgroups are made inside it, by other columns.")

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from msmmiv.errors import ChoiceError, TooFewSitesError, check_choice
+from msmmiv.errors import TooFewSitesError, check_choice, whole_number
 from msmmiv.linalg import Array
 
 __all__ = ["Plan", "WildWeights", "plan_draws"]
@@ -88,11 +88,10 @@ def plan_draws(groups: int, k: int, weights: WildWeights | None, draws: int, see
     check_choice(weights, WildWeights, "weights")
     if weights == "rademacher" and groups <= ENUMERATED:
         return Plan(groups, weights, 2**groups, enumerated=True, seed=None)
-    if isinstance(draws, bool) or draws != int(draws) or draws < 1:
-        raise ChoiceError(f"draws must be a whole number of 1 or more; got {draws!r}.")
+    draws = whole_number(draws, "draws", least=1)
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
-    return Plan(groups, weights, int(draws), enumerated=False, seed=int(seed))
+    return Plan(groups, weights, draws, enumerated=False, seed=int(seed))
 
 
 def _random(rng: np.random.Generator, weights: WildWeights, shape: tuple[int, int]) -> Array:

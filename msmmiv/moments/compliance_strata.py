@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import ColumnError, DataError, DesignError, TreatmentError, check_choice, listing
+from msmmiv.errors import (
+    ColumnError,
+    DataError,
+    DesignError,
+    TreatmentError,
+    check_choice,
+    listing,
+    whole_number,
+)
 from msmmiv.linalg import Array, Codes
 from msmmiv.moments.cells import Missing
 from msmmiv.moments.strata import NAME, checked_columns, labelled
@@ -18,7 +26,6 @@ from msmmiv.moments.strata_build import (
     Strata,
     arm_codes,
     build_strata,
-    check_whole,
     complete_keys,
     place_codes,
 )
@@ -104,8 +111,8 @@ def compliance_strata(  # noqa: PLR0913 - each is a decision the analyst has to 
     check_choice(missing, Missing, "missing")
     columns = checked_columns(frame, design, covariates, NAME)
     mediator = _checked_mediator(frame, design, columns, mediator)
-    check_whole(n_strata, "n_strata", least=2)
-    check_whole(folds, "folds", least=2)
+    whole_number(n_strata, "n_strata", least=2)
+    whole_number(folds, "folds", least=2)
     frame, lost = complete_keys(frame, design, columns, missing=missing)
     seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
     sites = design.site in frame

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import ColumnError, DataError, DesignError, check_choice, listing
+from msmmiv.errors import ColumnError, DataError, DesignError, check_choice, listing, whole_number
 from msmmiv.moments.cells import Missing
 from msmmiv.moments.labels import natural_order, plain, plain_labels
-from msmmiv.moments.strata_build import Level, Small, Strata, build_strata, check_whole, complete_keys
+from msmmiv.moments.strata_build import Level, Small, Strata, build_strata, complete_keys
 
 __all__ = ["NAME", "Bins", "checked_columns", "labelled", "strata_as_sites"]
 
@@ -199,7 +199,7 @@ def _cuts(
     every = None if bins is None or isinstance(bins, Mapping) else bins
     for cut in (*named.values(), *(() if every is None else (every,))):
         if not isinstance(cut, Sequence | np.ndarray):
-            check_whole(cut, "bins", least=2)
+            whole_number(cut, "bins", least=2)
     for column in named:
         if column not in columns:
             raise DesignError(f"bins= names {column!r}, which is not among {listing(columns, quote=True)}.")

@@ -14,12 +14,12 @@ from msmmiv.design import Design
 from msmmiv.errors import (
     ColumnError,
     DataError,
-    DesignError,
     MissingDataError,
     MsmmivWarning,
     TooFewSitesError,
     count,
     listing,
+    whole_number,
 )
 from msmmiv.linalg import Array, Codes
 from msmmiv.moments.cells import Missing
@@ -31,7 +31,6 @@ __all__ = [
     "Strata",
     "arm_codes",
     "build_strata",
-    "check_whole",
     "complete_keys",
     "place_codes",
 ]
@@ -98,7 +97,7 @@ def build_strata(
     seed: int | None = None,
 ) -> Strata:
     """Cross the levels, settle what is too small, and write the new column and the new design."""
-    check_whole(min_per_arm, "min_per_arm", least=1)
+    whole_number(min_per_arm, "min_per_arm", least=1)
     grid = np.column_stack([level.codes for level in levels.values()])
     strata, stratum = np.unique(grid, axis=0, return_inverse=True)
     stratum = stratum.reshape(-1)
@@ -130,12 +129,6 @@ def build_strata(
     out[name] = labels[stratum]
     new = replace(design, site=name, block=block)
     return Strata(out.loc[keep[stratum]], new, table, missing, seed)
-
-
-def check_whole(value: object, name: str, *, least: int) -> None:
-    """Raise `DesignError` unless the option is a whole number that is large enough."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise DesignError(f"{name}={value!r} must be a whole number of at least {least}.")
 
 
 def complete_keys(

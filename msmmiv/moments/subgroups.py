@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import DataError, DesignError, TooFewSitesError, check_choice, count, listing
+from msmmiv.errors import DataError, DesignError, TooFewSitesError, check_choice, count, listing, whole_number
 from msmmiv.linalg import Array, frozen
 from msmmiv.moments.cells import Missing, Moments
 from msmmiv.moments.effects import SiteEffects
-from msmmiv.moments.strata_build import check_whole
 from msmmiv.moments.subgroup_people import NAME, Mask, People
 
 __all__ = ["NAME", "CrossFit", "Half", "Subgroups", "crossfit", "find_subgroups"]
@@ -228,9 +227,9 @@ def find_subgroups(
     ['age <= 40', 'age > 40']
     """
     people = People.of(data, design, by, mediator, missing)
-    check_whole(max_leaves, "max_leaves", least=2)
-    check_whole(min_arm, "min_arm", least=1)
-    check_whole(seed, "seed", least=0)
+    whole_number(max_leaves, "max_leaves", least=2)
+    whole_number(min_arm, "min_arm", least=1)
+    whole_number(seed, "seed", least=0)
     if not 0.0 < share < 1.0:
         raise DesignError(f"share={share!r} must lie between 0 and 1: both halves need people.")
     half = people.split(share, seed)
@@ -278,10 +277,10 @@ def crossfit(
     subgroups normal quantiles are too small: take those of t with as many degrees of freedom as subgroups less
     coefficients.
     """
-    check_whole(splits, "splits", least=1)
-    check_whole(max_leaves, "max_leaves", least=2)
-    check_whole(min_arm, "min_arm", least=1)
-    check_whole(seed, "seed", least=0)
+    whole_number(splits, "splits", least=1)
+    whole_number(max_leaves, "max_leaves", least=2)
+    whole_number(min_arm, "min_arm", least=1)
+    whole_number(seed, "seed", least=0)
     people = People.of(data, design, by, mediator, missing)
     seeds = np.random.default_rng(seed).integers(2**31, size=splits)
     found, failures = np.full((splits, 2, 2), np.nan), []

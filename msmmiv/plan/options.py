@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 
-from msmmiv.errors import ChoiceError, DataError, check_choice, count, listing
+from msmmiv.diagnose.sensitivity_parts import as_numbers, one_number
+from msmmiv.errors import ChoiceError, DataError, check_choice, count, listing, whole_number
 from msmmiv.plan.process import Recipe
 from msmmiv.plan.violations import VIOLATIONS, Broken, Violation
 
 __all__ = ["recipe_of"]
 
-#: Variants that take two mediators, and those whose strength is a share.
+#: Variants that take two mediators, those whose strength is a share, and those of which somebody must be left.
 _TWO = {"interaction", "cross"}
 _SHARES = {"everywhere", "sites", "proportional", "attrition", "saturation"}
+_BELOW_ONE = {"everywhere", "sites", "attrition"}
+#: Whole numbers with the least that each must be; numbers, and whether they may be negative; truth values.
+_COUNTS: Final = {"sites": 1, "people": 12, "mediators": 1, "arms": 2, "covariates": 0}
+_NUMBERS: Final = {"compliance_mean": True, "compliance_sd": False, "effect_sd": False}
+_SWITCHES: Final = ("dose", "binary")
 
 
 def recipe_of(
@@ -29,33 +34,51 @@ def recipe_of(
     known = VIOLATIONS[violation] if violation else None
     kinds = known.variants if known else {"": (0.0, "all assumptions hold")}
     kind = next(iter(kinds)) if variant is None else variant
-    if kind not in kinds:
+    if kind not in list(kinds):  # a list: what is asked for may be nothing that a table can be searched for
         raise ChoiceError(f"variant={variant!r} of {violation!r} is not one of {listing(kinds, quote=True)}.")
-    amount = kinds[kind][0] if strength is None else float(strength)
-    recipe = _sized(violation or "", kind, amount, options)
+    amount = kinds[kind][0] if strength is None else one_number(strength, "strength")
+    recipe = _sized(violation or "", kind, amount, _options(options))
     _check(recipe)
     return recipe, kinds[kind][1].format(strength=amount)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for beside the violation, each in its own kind of value."""
+    allowed = [f for f in Recipe.__dataclass_fields__ if f not in {"broken", "variant", "strength"}]
+    unknown = sorted(set(given) - set(allowed))
+    if unknown:
+        raise ChoiceError(
+            f"{listing(unknown, quote=True)} is not an option of simulate(): {listing(allowed)}."
+        )
+    out: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in _COUNTS:
+            out[name] = whole_number(value, name, least=_COUNTS[name])
+        elif name in _NUMBERS:
+            out[name] = one_number(value, name, negative=_NUMBERS[name])
+        elif name in _SWITCHES:
+            if not isinstance(value, bool | np.bool_):
+                raise ChoiceError(f"{name}={value!r} must be True or False.")
+            out[name] = bool(value)
+        else:
+            out[name] = np.ravel(as_numbers(value))
+            if not np.isfinite(out[name]).all():
+                raise DataError(f"{name}={value!r} must be numbers, one per mediator, such as [0.5, 0.3].")
+    return out
 
 
 def _sized(violation: str, variant: str, strength: float, options: dict[str, Any]) -> Recipe:
     """Defaults, where the violation asks for more than one mediator, three arms or 0/1 mediators."""
     binary = options.get("binary", violation == "vii.b")
-    two = violation in {"v", "viii"} or variant in _TWO
-    mediators = int(options.get("mediators") or (2 if two else 1))
+    mediators = options.get("mediators", 2 if violation in {"v", "viii"} or variant in _TWO else 1)
     mean, sd = (0.45, 0.15) if binary else (0.8, 0.5)
     given = {
         "sites": 40, "people": 60, "arms": 3 if violation == "iii" else 2, "dose": violation == "iii", "covariates": 2,
         "effects": np.resize([0.5, 0.3, 0.4], mediators), "compliance_mean": mean, "compliance_sd": sd,
         "effect_sd": 0.1, **options, "mediators": mediators, "binary": binary,
     }  # fmt: skip
-    unknown = sorted(set(given) - set(Recipe.__dataclass_fields__))
-    if unknown:
-        allowed = [f for f in Recipe.__dataclass_fields__ if f not in {"broken", "variant", "strength"}]
-        raise ChoiceError(
-            f"{listing(unknown, quote=True)} is not an option of simulate(): {listing(allowed)}."
-        )
-    effects: Sequence[float] = np.ravel(given.pop("effects")).tolist()
-    return Recipe(broken=violation, variant=variant, strength=strength, effects=tuple(effects), **given)
+    effects = tuple(given.pop("effects").tolist())
+    return Recipe(broken=violation, variant=variant, strength=strength, effects=effects, **given)
 
 
 def _check(recipe: Recipe) -> None:
@@ -67,13 +90,6 @@ def _check(recipe: Recipe) -> None:
         raise DataError(
             f"effects holds {len(recipe.effects)} values for {count(recipe.mediators, 'mediator')}."
         )
-    least = {"sites": 1, "people": 12, "mediators": 1, "arms": 2, "covariates": 0}
-    for what, low in least.items():
-        value = getattr(recipe, what)
-        if value != int(value) or value < low:
-            raise DataError(f"{what}={value!r} must be a whole number of {low} or more.")
-    if recipe.compliance_sd < 0 or recipe.effect_sd < 0:
-        raise DataError("compliance_sd and effect_sd must not be negative.")
 
 
 def _check_violation(recipe: Recipe, needs: Broken) -> None:
@@ -98,3 +114,7 @@ def _check_violation(recipe: Recipe, needs: Broken) -> None:
         )
     if recipe.variant in _SHARES and not 0.0 <= recipe.strength <= 1.0:
         raise DataError(f"strength={recipe.strength:g} is a share here and must lie between 0 and 1.")
+    if recipe.variant in _BELOW_ONE and recipe.strength == 1.0:
+        raise DataError(
+            "strength=1 is a share here and must be below 1: nobody would stay, or do as assigned."
+        )

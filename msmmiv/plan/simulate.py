@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import DataError, count
+from msmmiv.errors import count, whole_number
 from msmmiv.linalg import Array, dependent_columns, frozen, gram_solve
 from msmmiv.moments.assembly import CellMoments
 from msmmiv.moments.cells import Moments
@@ -156,6 +156,7 @@ def simulate(
     strength : float, optional
         How much; each variant has its own default, and ``words`` of the result says what it means.
     seed : int
+        Zero or more.
     **options
         ``sites`` (40); ``people`` (60), the mean number in a site; ``mediators`` (1, or 2 where it takes two);
         ``arms`` (2; 3 for iii) and ``dose`` (False; True for iii); ``binary`` (False; True for vii.b), mediators that
@@ -171,7 +172,7 @@ def simulate(
     ChoiceError
         An unknown violation, variant or option, or one that cannot be violated: (iii) with two arms.
     DataError
-        Numbers out of range.
+        Numbers out of range, or what is no number.
 
     See Also
     --------
@@ -185,6 +186,11 @@ def simulate(
     60 people. Sites differ in size (by a quarter) and in the share treated (0.35 to 0.65). Under (iv) the average
     effect of moving the mediator from control to treated levels is kept at ``effects``.
 
+    References
+    ----------
+    Reardon & Raudenbush (2013), Under what assumptions do site-by-treatment instruments identify average causal
+    effects?, Sociological Methods & Research 42: 143-163: the assumptions that are violated here, under their numbers.
+
     Examples
     --------
     >>> trial = simulate("ii", sites=30, people=200, seed=1)
@@ -194,6 +200,7 @@ def simulate(
     ([0.5], [0.23])
     """
     recipe, words = recipe_of(violation, variant, strength, options)
+    seed = whole_number(seed, "seed", least=0)
     return _trial(recipe, words, seed, np.random.default_rng(seed))
 
 
@@ -226,8 +233,7 @@ def simulate_many(
     >>> bool(abs(np.mean(found) - 0.5) < 0.05)
     True
     """
-    if trials < 1:
-        raise DataError(f"trials={trials} must be at least 1.")
+    trials, seed = whole_number(trials, "trials", least=1), whole_number(seed, "seed", least=0)
     recipe, words = recipe_of(violation, variant, strength, options)
     at_once = max(1, _ROWS // (recipe.sites * recipe.people))
     rng = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def render_audit(audit: Audit, *, pictures: Sequence[Picture] | None = None) -> 
     Examples
     --------
     >>> import msmmiv as mm
-    >>> page = render_audit(mm.Study(mm.data.star()).audit(draws=99))
+    >>> page = render_audit(mm.Study(mm.data.star()).audit(draws=199))
     >>> page.startswith("<!doctype html>"), page.count("<details id=")
     (True, 9)
     """

@@ -13,6 +13,7 @@ from msmmiv.audit.json_values import json_text
 from msmmiv.audit.result import Audit
 from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.rank import RankReport
+from msmmiv.diagnose.shares import ArmShares
 from msmmiv.errors import OutputError
 from msmmiv.estimate.between.decomposition import Decomposition
 from msmmiv.inference.confidence_set import ConfidenceSet
@@ -183,7 +184,8 @@ def write_audit(audit: Audit, folder: str | Path) -> dict[str, Path]:
     -------
     dict of str to Path
         ``page`` (HTML), ``checklist`` (HTML, to print), ``audit`` (text), ``json``, the tables ``findings`` and
-        ``evidence``, the graph as ``dot``, ``mermaid`` and ``dagitty``, and ``figures/<name>``.
+        ``evidence``, ``arm_shares`` (units and share of each arm by site, where there are people and arms), the graph
+        as ``dot``, ``mermaid`` and ``dagitty``, and ``figures/<name>``.
 
     Raises
     ------
@@ -194,9 +196,9 @@ def write_audit(audit: Audit, folder: str | Path) -> dict[str, Path]:
     --------
     >>> import msmmiv as mm, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     files = write_audit(mm.Study(mm.data.star()).audit(draws=99), folder)
+    ...     files = write_audit(mm.Study(mm.data.star()).audit(draws=199), folder)
     >>> sorted(files)[:4]
-    ['audit', 'checklist', 'dagitty', 'dot']
+    ['arm_shares', 'audit', 'checklist', 'dagitty']
     """
     path = _made(folder)
     pictures, dag = audit_pictures(audit), audit.dag
@@ -211,6 +213,9 @@ def write_audit(audit: Audit, folder: str | Path) -> dict[str, Path]:
         "mermaid": ("dag.mmd", dag.to_mermaid()),
         "dagitty": ("dag.dagitty", dag.to_dagitty()),
     }
+    shares = audit.results.get("shares")
+    if isinstance(shares, ArmShares) and shares.arms:
+        texts["arm_shares"] = ("arm_shares.csv", table_text(shares.to_frame()))
     files = {name: path / file for name, (file, _) in texts.items()}
     for name, (_, text) in texts.items():
         _write(files[name], text)

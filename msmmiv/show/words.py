@@ -26,6 +26,11 @@ _METHODS = {
     "2sls": "2SLS", "ols": "OLS", "liml": "LIML", "fuller": "Fuller", "mbtsls": "MBTSLS", "ujive": "UJIVE",
     "bc_linear": "BC linear", "bc_symmetric": "BC symmetric",
 }  # fmt: skip
+# Words that cannot follow "each".
+_DETERMINERS = frozenset((
+    "a", "all", "an", "any", "both", "each", "every", "its", "my", "no", "one", "our", "some", "that", "the", "their",
+    "these", "this", "those", "your",
+))  # fmt: skip
 # Joiners inside Persian words and emoji; every other invisible format character is dropped.
 _JOINERS = "\u200c\u200d"
 
@@ -148,10 +153,31 @@ def unit_words(fit: Estimate) -> str:
 
 
 def question(design: Design) -> str:
-    """What the analysis asks, in one sentence."""
+    """What the analysis asks, in two sentences.
+
+    Examples
+    --------
+    >>> question(Design(outcome="score", treatment="offer", mediators="hours", site="the town")).partition(".")[0]
+    'The treatment offer was randomised inside each site (the town)'
+    """
     names = [one_line(m) for m in design.mediators]
     carried = names[0] if len(names) == 1 else f"each of {', '.join(names[:-1])} and {names[-1]}"
     return (
-        f"The treatment {one_line(design.treatment)} was randomised inside each {one_line(design.site)}. "
+        f"The treatment {one_line(design.treatment)} was randomised inside each {_one_of(one_line(design.site))}. "
         f"How much does one unit more of {carried} change {one_line(design.outcome)}?"
     )
+
+
+def _one_of(name: str) -> str:
+    """A site's column after "each": by itself where it looks like an English noun, else after "site".
+
+    >>> [_one_of(name) for name in ("school", "school district", "site", "the town", "schools", "s", "sch_id", "")]
+    ['school', 'school district', 'site', 'site (the town)', 'site (schools)', 'site (s)', 'site (sch_id)', 'site']
+    """
+    if name.casefold() in ("", "site", "sites"):
+        return "site"
+    words = name.casefold().split()
+    first, last = words[0], words[-1]
+    plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
+    noun = len(last) > 1 and name.isascii() and name.replace(" ", "").replace("-", "").isalpha()
+    return name if noun and not plural and first not in _DETERMINERS else f"site ({name})"

@@ -19,7 +19,7 @@ from msmmiv.inference.tests import TestStatistic
 
 NINE = ["i", "ii", "iii", "iv", "v", "vi", "vii.a", "viii", "ix.a"]
 COLUMNS = ["assumption", "title", "status", "evidence", "statistic", "p_value", "detail", "argument"]
-FEW = 99
+FEW = 199
 
 
 def audited(violation: str | None = None, *, covariate: bool = False, **options: object) -> mm.Audit:

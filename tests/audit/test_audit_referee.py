@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,9 @@ import pytest
 import msmmiv as mm
 from msmmiv.diagnose.evidence import Evidence
 from msmmiv.inference.tests import NotApplicable
-from msmmiv.linalg import group_sum_along
+from msmmiv.linalg import frozen, group_sum_along
 
-FEW = 99
+FEW = 199
 
 
 def takers(seed: int, sites: int, people: int, take_up: float) -> pd.DataFrame:
@@ -101,3 +103,36 @@ def test_three_arms_cost_grows_with_sites_and_not_with_their_square():
     tracemalloc.stop()
     assert peak < 200e6
     assert found.test.stat > 0
+
+
+def test_sites_without_controls_are_named_in_the_text():
+    """In the title, and where the shares of the arms are reported."""
+    trial = mm.simulate(arms=3, sites=14, people=60, seed=1)
+    gone = trial.frame["site"].isin([2, 5]) & (trial.frame["t"] == 0)
+    whole = mm.Study(trial.frame, trial.design).audit(draws=FEW)
+    audit = mm.Study(trial.frame[~gone], trial.design).audit(draws=FEW)
+    assert "12 sites with effects against the control (of 14)" in audit.subject
+    said = (
+        "2 sites of 14 (2 and 5) have no comparison with the control arm 0: two-stage least squares compares"
+    )
+    assert audit["vi"].reasons[-1].startswith(said)
+    assert " ".join(audit.summary.split()).count(said) == 1
+    assert said in audit["vi"].to_dict()["reason"]
+    assert "no comparison with the control" not in whole.summary
+    assert [f.reasons for f in whole.findings if "comparison with" in f.reason] == []
+
+
+def test_a_table_without_some_effects_says_so():
+    effects = mm.simulate(arms=3, sites=14, people=60, seed=1).effects
+    estimates = effects.estimates.copy()
+    estimates[4] = np.nan
+    found = mm.audit_assumptions(replace(effects, estimates=frozen(estimates)), draws=FEW)
+    label = effects.sites[4]
+    assert f"1 site of 14 ({label}) has no effect against the control" in found["vi"].reason
+
+
+@pytest.mark.parametrize("draws", [0, 99, 198, 198.0, "999"])
+def test_draws_that_holm_would_leave_without_power_are_refused(draws):
+    """The smallest p-value is 1 over draws and one; six tests times 1/100 is more than 5%."""
+    with pytest.raises(mm.errors.ChoiceError, match=r"199 or more.*smallest p-value.*1/\(n \+ 1\).*Holm"):
+        mm.Study(mm.data.star()).audit(draws=draws)

@@ -210,3 +210,18 @@ def test_bad_questions(options, error, message):
 def test_data_are_not_moments():
     with pytest.raises(DesignError, match="needs Moments or SiteEffects"):
         cascade(chain(), first="voucher", second="poverty")
+
+
+@pytest.mark.parametrize(("sites", "vary"), [(2, 0.6), (12, 0.0)])
+def test_why_there_is_no_effect_is_said_once(sites, vary):
+    """Two sites for two coefficients; and a second mediator that is the first one, so that theta has no error."""
+    rows = chain(sites, vary=vary)
+    if not vary:
+        rows["poverty"] = -rows["voucher"]
+    found = cascade(mm.Moments.from_data(rows, BOTH), first="voucher", second="poverty")
+    text = str(found)
+    assert found.status
+    assert text.count(found.status) == 1
+    assert text.count("no set, as said below") == 2
+    assert text.count("theta the same in all sites") == 1
+    assert found.status in found.to_frame()["set"][0]

@@ -8,7 +8,7 @@ import msmmiv as mm
 from msmmiv.audit.assumption_files import load_assumptions
 from msmmiv.audit.dag import CausalDAG
 from msmmiv.audit.dag_graph import Graph
-from msmmiv.audit.dag_paths import PATHS, directed_paths
+from msmmiv.audit.dag_paths import PATHS, closed_paths, directed_paths
 from msmmiv.audit.dag_rules import NOT_DRAWABLE
 from msmmiv.errors import DesignError, GraphError
 
@@ -33,7 +33,7 @@ def test_the_design_supposes_parallel_mediators_and_allows_common_causes():
         ("U", "hours"), ("U", "income"), ("U", "score"),
     }  # fmt: skip
     assert dag.broken().empty
-    assert dag.paths()["kind"].tolist() == ["mediated", "mediated"]
+    assert dag.paths(closed=False)["kind"].tolist() == ["mediated", "mediated"]
     assert dag.independences().empty  # a common cause of everything leaves nothing to test
     shown = dag.to_frame().set_index("edge")["says"]
     assert shown["U -> score"].startswith("allowed")
@@ -95,7 +95,9 @@ def test_an_extra_edge_breaks_its_assumption(edges, roles, rule, broken):
 def test_what_is_allowed(edges, roles):
     dag = graph(*edges, **roles)
     assert dag.broken().empty
-    assert set(dag.paths()["kind"]) == {"mediated"}
+    assert set(dag.paths(closed=False)["kind"]) == {"mediated"}
+    assert set(dag.paths()["kind"]) <= {"mediated", "closed"}
+    assert set(dag.paths()["breaks"]) == {""}
 
 
 def test_the_rules_are_those_of_the_assumption_files():
@@ -125,6 +127,7 @@ def test_paths_name_themselves():
         "offer <-> score": ["backdoor", "vi"],
         "offer <- U -> hours -> score": ["backdoor", "vi"],
         "offer <- U -> hours -> income -> score": ["backdoor", "vi"],
+        "offer -> income <- hours -> score": ["closed", ""],
     }
 
 
@@ -132,6 +135,41 @@ def test_a_path_by_way_of_the_site_is_closed():
     dag = CausalDAG.from_design(DESIGN, confounders=[])
     assert "city -> offer" in dag.to_frame()["edge"].tolist()
     assert "backdoor" not in set(dag.paths()["kind"])
+    by = dag.paths().set_index("path")["closed_by"]
+    assert by["offer <- city -> score"] == ("city",)
+    assert by["offer -> hours <- city -> income -> score"] == ("hours", "city")
+
+
+def test_a_path_through_two_causes_of_one_mediator_is_closed_there():
+    dag = CausalDAG.from_edges(
+        ["t -> m", "m -> y", "u -> m", "u -> y"], treatment="t", mediators="m", outcome="y", unmeasured="u"
+    )
+    assert dag.paths().to_dict("records")[1:] == [
+        {"path": "t -> m <- u -> y", "kind": "closed", "mediators": ("m",), "breaks": "", "closed_by": ("m",)}
+    ]
+    assert dag.paths(closed=False)["kind"].tolist() == ["mediated"]
+
+
+def test_a_graph_with_very_many_closed_paths_says_how_to_leave_them_out():
+    many = mm.Design(outcome="y", treatment="t", mediators=[f"m{i}" for i in range(30)], site="s")
+    dag = CausalDAG.from_design(many)
+    with pytest.raises(GraphError, match=rf"more than {PATHS:,} closed paths.*closed=False"):
+        dag.paths()
+    assert len(dag.paths(closed=False)) == 30
+
+
+def test_dead_ends_are_not_walked():
+    """Twenty causes of one another that lead to one mediator only: no path leads through them, at once."""
+    names = [f"x{i}" for i in range(20)]
+    edges = [(a, b) for i, a in enumerate(names) for b in [*names, "m"][i + 1 :]]
+    dag = Graph(
+        treatment="t",
+        mediators=("m",),
+        outcome="y",
+        edges=(("t", "m"), ("m", "y"), *edges),
+        measured=tuple(names),
+    )
+    assert closed_paths(dag) == []
 
 
 def test_too_many_paths_are_not_listed():
@@ -186,8 +224,13 @@ def test_from_design_takes_edges_out_and_declares_causes():
     assert dag.bidirected == (("income", "score"),)
     assert (dag.measured, dag.unmeasured) == (("age",), ("ability",))
     assert ("ability", "income") not in dag.edges
-    with pytest.raises(GraphError, match="not in the parallel graph"):
-        CausalDAG.from_design(DESIGN, without=["hours -> income"])
+    for out in ("hours -> income", "score -> hours", "hours <-> score", "hours -> nothing"):
+        with pytest.raises(
+            GraphError, match=rf"'{out}' cannot be taken out: it is not in the parallel graph"
+        ):
+            CausalDAG.from_design(DESIGN, without=[out])
+    with pytest.raises(GraphError, match="'offer -> hours' is both added and taken out"):
+        CausalDAG.from_design(DESIGN, edges=["offer -> hours"], without=["offer -> hours"])
     with pytest.raises(GraphError, match="must be one of the confounders"):
         CausalDAG.from_design(DESIGN, measured=["age"])
     with pytest.raises(DesignError, match="needs a Design"):

@@ -29,7 +29,9 @@ def test_parallel_mediators_have_average_effects():
 def test_figure_2_of_reardon_and_raudenbush():
     found = graph(*FIGURE_2).meaning()
     assert [c.kind for c in found.coefficients] == ["direct effect", "effect"]
-    assert found.coefficients[0].total == "delta(a) + theta(a -> b) delta(b)"
+    assert (
+        found.coefficients[0].total == "(coefficient of a) + (direct effect of a on b) × (coefficient of b)"
+    )
     assert "does not go through b" in found.coefficients[0].sentence
     text = "\n".join(found.conditions)
     assert [text.count(f"({letter})") for letter in "abcd"] == [1] * 4
@@ -48,7 +50,7 @@ def test_with_a_path_of_its_own_theta_is_not_a_ratio():
 def test_a_mediator_whose_effect_all_passes_through_another():
     dag = graph("t -> a", "t -> b", "a -> b", "b -> y")
     assert kinds(dag) == ["zero as drawn", "effect"]
-    assert dag.meaning().coefficients[0].total == "theta(a -> b) delta(b)"
+    assert dag.meaning().coefficients[0].total == "(direct effect of a on b) × (coefficient of b)"
 
 
 def test_long_chains_are_summed_over_all_ways():
@@ -56,9 +58,13 @@ def test_long_chains_are_summed_over_all_ways():
     edges = [f"t -> {m}" for m in names] + [f"{m} -> y" for m in names] + ["a -> b", "b -> c", "a -> c"]
     found = graph(*edges, mediators=names).meaning()
     assert found.coefficients[0].total == (
-        "delta(a) + theta(a -> b) delta(b) + theta(a -> b) theta(b -> c) delta(c) + theta(a -> c) delta(c)"
+        "(coefficient of a) + (direct effect of a on b) × (coefficient of b)"
+        " + (direct effect of a on b) × (direct effect of b on c) × (coefficient of c)"
+        " + (direct effect of a on c) × (coefficient of c)"
     )
-    assert found.coefficients[1].total == "delta(b) + theta(b -> c) delta(c)"
+    assert (
+        found.coefficients[1].total == "(coefficient of b) + (direct effect of b on c) × (coefficient of c)"
+    )
     assert found.coefficients[2].total == ""
 
 
@@ -120,7 +126,7 @@ def test_the_regression_finds_what_is_said(links):
     totals = effect @ passing
     for j, coefficient in enumerate(dag.meaning().coefficients):
         assert (coefficient.kind == "direct effect") == any(p == coefficient.term for p, _ in theta)
-        said = coefficient.total or f"delta({coefficient.term})"
+        said = coefficient.total or f"(coefficient of {coefficient.term})"
         assert value_of(said, own, theta) == pytest.approx(totals[j], abs=1e-12)
 
 
@@ -129,8 +135,16 @@ def value_of(total, own, theta):
     out = 0.0
     for term in total.split(" + "):
         product = 1.0
-        for part in term.replace(") ", ")|").split("|"):
-            inner = part[part.index("(") + 1 : -1]
-            product *= own[inner] if part.startswith("delta") else theta[tuple(inner.split(" -> "))]
+        for part in term.split(" × "):
+            words = part.removeprefix("(").removesuffix(")").split()
+            link = words[:3] == ["direct", "effect", "of"]
+            product *= theta[words[3], words[5]] if link else own[words[2]]
         out += product
     return out
+
+
+def test_a_total_is_in_words():
+    text = str(graph(*FIGURE_2).meaning())
+    assert "total effect = (coefficient of a) + (direct effect of a on b) × (coefficient of b)" in text
+    assert "delta" not in text
+    assert "theta" not in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import networkx as nx
 import pytest
@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from msmmiv.audit.dag import CausalDAG
 from msmmiv.audit.dag_graph import Graph
-from msmmiv.audit.dag_paths import TRIES, backdoor_paths, directed_paths, minimal_separators, opens_backdoor
+from msmmiv.audit.dag_paths import (
+    TRIES,
+    backdoor_paths,
+    closed_paths,
+    directed_paths,
+    minimal_separators,
+    opens_backdoor,
+)
 from msmmiv.errors import GraphError
 
 COUNT = 7
@@ -199,6 +206,28 @@ def test_paths_are_networkx_s_and_backdoors_are_open(dag):
     assert ("ii" in set(dag.broken()["assumption"])) == ("direct" in kinds)
     if "cascade" in kinds:
         assert "v" in set(dag.broken()["assumption"])
+
+
+@settings(deadline=None, max_examples=100)
+@given(random_dags())
+def test_all_paths_are_listed_and_said_to_be_open_or_closed(dag):
+    """Against every simple path, its colliders, and networkx on the graph of that path alone."""
+    parents = parents_of(dag)
+    closed = {with_hidden(trail): set(by) for trail, by in closed_paths(dag)}
+    assert len(closed) == len(closed_paths(dag))
+    found = {
+        path: {*(n for n in path[1:-1] if n == "s"), *(n for n in path[1:-1] if n not in plain)}
+        for path, plain, _ in middles(parents, "t", "y")
+    }
+    assert closed == {path: by for path, by in found.items() if by}
+    for path, by in found.items():
+        alone = nx.DiGraph([(a, b) if a in parents[b] else (b, a) for a, b in pairwise(path)])
+        assert nx.is_d_separator(alone, {"t"}, {"y"}, {"s"} & set(path)) == bool(by)
+    table = dag.paths()
+    assert len(table) == len(found)
+    assert (table["kind"] == "closed").sum() == len(closed)
+    assert ((table["closed_by"].map(len) > 0) == (table["kind"] == "closed")).all()
+    assert table[table["kind"] != "closed"].equals(dag.paths(closed=False))
 
 
 def test_a_large_graph_is_answered_in_full_where_sets_are_few():

@@ -166,6 +166,27 @@ def test_coefficients_are_those_of_the_corrected_regression() -> None:
     np.testing.assert_allclose(found.curves["null"], found.base["direct_effect"] + at * found.base["m1"])
 
 
+@pytest.mark.parametrize("free", [False, True])
+def test_rows_weigh_one_over_their_sampling_variance_and_the_scatter(free: bool) -> None:
+    """Row by row: the corrected line with equal weights, then what its residuals have beyond sampling error."""
+    effects = trial(22, 30, noise=0.3, direct=0.4 * free)
+    away = 0.6 * np.random.default_rng(23).standard_normal(30)
+    values, cov = effects.estimates[:, 0] + np.column_stack([away, 0.0 * away]), effects.cov[:, 0, :, 0]
+    (y, g), vyg, vgg = values.T, cov[:, 0, 1], cov[:, 1, 1]
+    if free:
+        slope = (((g - g.mean()) * (y - y.mean()) - vyg).sum()) / (((g - g.mean()) ** 2 - vgg).sum())
+        level = y.mean() - slope * g.mean()
+    else:
+        slope, level = (g * y - vyg).sum() / (g**2 - vgg).sum(), 0.0
+    sampling = [v[0, 0] - 2.0 * slope * v[0, 1] + slope**2 * v[1, 1] for v in cov]
+    scatter = (((y - level - slope * g) ** 2).sum() - sum(sampling)) / (30 - 1 - free)
+    assert 0.1 < scatter < 1.0
+    precision = np.array([1.0 / (v + scatter) for v in sampling])
+    rows = surface_rows(effects_of(values, cov))
+    surface = Surface.of(rows, "curvature", ("m1",), direct_effect=free).weighted()
+    np.testing.assert_allclose(surface.weights, 30.0 * precision / precision.sum(), rtol=1e-9)
+
+
 def test_the_squared_plane_of_one_direction_is_curvature() -> None:
     """RESET with a second mediator of no effect is close to the curvature test of the first."""
     effects = trial(8, 60, 2)
@@ -313,7 +334,13 @@ def test_bad_questions_have_named_errors() -> None:
         (two, "curvature", {}, "one mediator"),
         (one, "reset", {}, "several mediators"),
         (one, "origin", {"direct_effect": True}, "intercept"),
-        (one, "origin", {"draws": 5}, "draws=5"),
+        *(
+            (one, "origin", {"draws": bad}, "draws=")
+            for bad in (5, 0, -1, 99.0, np.nan, "99", None, True, [99])
+        ),
+        *((one, "origin", {"seed": bad}, "seed=") for bad in (-1, 1.5, "1", None, True, [1])),
+        *((one, "origin", {"direct_effect": bad}, "True or False") for bad in ("no", 0, None)),
+        *((one, bad, {}, "kind=") for bad in (None, 1, True, ["origin"])),
         (one, "orgin", {}, "Did you mean 'origin'"),
     ):
         with pytest.raises(ChoiceError, match=match):

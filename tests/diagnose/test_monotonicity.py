@@ -144,6 +144,31 @@ def test_a_direct_effect_on_always_takers_contradicts_and_its_absence_does_not()
     assert again.test.pvalue == found.test.pvalue
 
 
+@pytest.mark.parametrize(
+    "roles", [{}, {"block": "b"}, {"cluster": "c"}, {"weights": "w", "weight_kind": "frequency"}]
+)
+@pytest.mark.parametrize("kind", ["many values", "few values", "0/1, from moments"])
+def test_the_order_of_rows_and_the_names_of_sites_do_not_move_the_p_value(roles, kind):
+    rng = np.random.default_rng(11)
+    df = frame(rng, sites=9, n=15, direct=0.3).assign(b=lambda f: f.index % 2, w=lambda f: 1.0 + f.index % 3)
+    df["y"] = {"many values": df["y"], "few values": df["y"].clip(-2, 2).round()}.get(
+        kind, df["y"] > 0.5
+    ) * 1.0
+
+    def told(data):
+        rows = data if kind != "0/1, from moments" else None
+        m = mm.Moments.from_data(data, design(**roles))
+        found = instrumental_inequalities(m, rows=rows, draws=199)
+        return found.test, found.detectable, found.cells
+
+    first, seen, cells = told(df)
+    names = dict(zip(range(9), "hgfedcbai", strict=True))
+    for other in (df.iloc[::-1], df.sample(frac=1.0, random_state=1), df.assign(s=df["s"].map(names))):
+        test, detectable, table = told(other)
+        assert (test, detectable) == (first, seen)
+        pd.testing.assert_frame_equal(table, cells, check_exact=True)
+
+
 def test_blocks_copies_and_dropped_sites():
     df = frame(np.random.default_rng(9)).assign(b=lambda f: f.index % 2, w=2.0)
     m = mm.Moments.from_data(df, design(block="b")).drop(0)

@@ -42,7 +42,9 @@ def test_a_cascade_is_seen_and_read_both_ways():
     found = parallel(cascade(0.8), draws=199)
     evidence = found.evidence()[1]
     assert evidence.test.pvalue < 0.01
-    assert "Either a cascade" in evidence.reading
+    assert " ".join(e.reading for e in found.evidence()).count("Either a cascade") == 1
+    alone = replace(found, correlations=found.correlations.iloc[:0]).evidence()
+    assert alone[1].reading.count("Either a cascade") == 1
     assert "Compliance with m1 rises by" in evidence.reading
     assert abs(found.slopes["slope"].iloc[0] - 0.8) < 0.35
 

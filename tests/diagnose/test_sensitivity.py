@@ -111,17 +111,44 @@ def test_no_smaller_direct_effect_brings_zero_into_the_interval(effects):
         assert not ((frame["lower"] <= 0) & (frame["upper"] >= 0)).any() or touch == 0.0
 
 
-def test_the_line_passes_through_the_fit_with_a_free_direct_effect():
-    """One direct effect: `heterogeneity` solves the widened equations."""
-    for shape in ("one", "two", "three"):
-        effects = simulate("ii", seed=9, people=150, **SHAPES[shape]).effects
-        line, wide = direct_effect_line(effects), heterogeneity(effects, direct_effect=True)
-        np.testing.assert_allclose(line.at(line.free_direct), wide.centre, rtol=1e-9)
-        moments = simulate("ii", seed=9, people=3000, **SHAPES[shape]).moments
-        fit = mm.fit(moments, "ujive", direct_effect=True, cov_type="site")
-        line = direct_effect_line(mm.SiteEffects.from_moments(moments, cov_type="unbiased"))
-        assert line.free_direct == pytest.approx(fit.params["direct_effect"], abs=0.02)
-        assert line.free_se == pytest.approx(fit.std_errors["direct_effect"], rel=0.1)
+def free_fit(effects, noise):
+    """Direct effect and coefficients by brute force, two arms: noise of every site times what is given, taken off.
+
+    Sums over sites of the equations in (compliances, one), the whole matrix inverted; HC1 over sites.
+    """
+    k, p = len(effects.sites), len(effects.mediators)
+    w, size = effects.precision[:, 0, 0], p + 1
+    grams, rights = np.zeros((k, size, size)), np.zeros((k, size))
+    for s in range(k):
+        x, v = np.append(effects.estimates[s, 0, 1:], 1.0), effects.cov[s, 0, :, 0]
+        grams[s], rights[s] = w[s] * np.outer(x, x), w[s] * x * effects.estimates[s, 0, 0]
+        grams[s, :p, :p] -= noise[s] * v[1:, 1:]
+        rights[s, :p] -= noise[s] * v[1:, 0]
+    inverse = np.linalg.inv(grams.sum(axis=0))
+    b = inverse @ rights.sum(axis=0)
+    psi = (rights - grams @ b) @ inverse.T
+    return b, np.sqrt(k / (k - size) * np.diag(psi.T @ psi))
+
+
+@pytest.mark.parametrize("shape", ["one", "two", "three"])
+@pytest.mark.parametrize("estimator", ["2sls", "ujive"])
+def test_the_line_passes_through_the_fit_with_a_free_direct_effect(shape, estimator):
+    moments = simulate("ii", seed=9, people=60, covariates=0, **SHAPES[shape]).moments
+    effects = mm.SiteEffects.from_moments(moments, cov_type="unbiased")
+    w = effects.precision[:, 0, 0]
+    line = direct_effect_line(effects, estimator=estimator)
+    b, errors = free_fit(effects, w if estimator == "ujive" else 0.0 * w)
+    np.testing.assert_allclose(np.append(line.at(line.free_direct), line.free_direct), b, rtol=1e-9)
+    assert line.free_se == pytest.approx(errors[-1], rel=1e-9)
+    fit = mm.fit(moments, estimator, direct_effect=True, cov_type="site").params
+    # UJIVE takes off the noise that is left beside the direct effect: of order 1/K less.
+    same = b if estimator == "2sls" else free_fit(effects, w - w**2 / w.sum())[0]
+    np.testing.assert_allclose(fit, same, rtol=1e-8)
+    if estimator == "ujive":
+        np.testing.assert_allclose(
+            line.at(line.free_direct), heterogeneity(effects, direct_effect=True).centre, rtol=1e-9
+        )
+        assert 0.0 < abs(line.free_direct - fit.iloc[-1]) < line.free_se / 10.0
 
 
 def test_units_of_the_outcome_cancel(effects):
@@ -227,6 +254,53 @@ def test_compliance_that_is_noise_has_a_status_and_no_figures():
         assert found.evidence().role == "context"
     assert np.isnan(direct_effect_line(noise).flip).all()
     assert np.isnan(direct_effect_line(noise).touch).all()
+
+
+@pytest.mark.parametrize("bad", ["a", "2.0", "", [1.0, 2.0], True, np.nan, np.inf, 0.0, -1.0, {}])
+def test_units_and_deviations_that_are_none_are_refused(bad):
+    effects = table([0.5, 1.1, 1.4], [0.4, 1.0, 1.5])
+    with pytest.raises(DataError, match=r"outcome_sd=.* must be a positive number"):
+        direct_effect_line(effects, outcome_sd=bad)
+    for name in ("compliance_sd", "effect_sd"):
+        with pytest.raises(DataError, match=f"{name}=.* needs one positive number"):
+            within_site_covariance(effects, **{name: bad})
+
+
+@pytest.mark.parametrize("bad", ["a", "0.5", None, True, np.nan, np.inf, [[0.5]]])
+def test_direct_effects_that_are_no_numbers_are_refused(bad):
+    line = direct_effect_line(table([0.5, 1.1, 1.4], [0.4, 1.0, 1.5]))
+    for name, ask in (
+        ("kappa", line.at), ("kappa", line.std_errors), ("kappas", lambda x: line.to_frame([0.0, x])),
+        ("low", lambda x: line.union(x, 1.0)), ("high", lambda x: line.union(0.0, x)),
+        ("mean", lambda x: line.under_prior(mean=x, sd=1.0)), ("sd", lambda x: line.under_prior(sd=x)),
+        ("site_sd", lambda x: line.under_prior(sd=1.0, site_sd=x)),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=f"^{name}"):
+            ask(bad)
+
+
+@pytest.mark.parametrize("bad", ["a", "0.95", None, True, np.nan, 0.0, 1.0, [0.95]])
+def test_levels_and_correlations_that_are_none_are_refused(bad):
+    effects = table([0.5, 1.1, 1.4], [0.4, 1.0, 1.5])
+    for ask in (direct_effect_line, within_site_covariance):
+        with pytest.raises(DataError, match=r"level=.* must lie between 0 and 1"):
+            ask(effects, level=bad)
+    if bad != 1.0 or bad is True:
+        with pytest.raises(DataError, match="correlation="):
+            within_site_covariance(effects).product(bad)
+    for ask in (direct_effect_line, within_site_covariance, omitted_mediator):
+        with pytest.raises(ChoiceError, match=r"estimator=.* is not one of 'ujive' and '2sls'"):
+            ask(effects, estimator=bad)
+
+
+@pytest.mark.parametrize("ask", [
+    direct_effect_line, within_site_covariance, omitted_mediator, mm.compliance_effect_correlation,
+    lambda x: mm.surface_test(x, "origin"),
+])  # fmt: skip
+def test_what_is_no_site_effects_is_refused(ask):
+    for bad in (None, "a", 1.0, pd.DataFrame(), mm.data.star()):
+        with pytest.raises(ChoiceError, match=f"SiteEffects are needed, not {type(bad).__name__}"):
+            ask(bad)
 
 
 def test_bad_arguments():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,8 @@ from msmmiv.diagnose.sensitivity_correlation import (
     compliance_effect_correlation,
     imbens_manski,
 )
-from msmmiv.errors import DataError
-from msmmiv.estimate.site_moments import site_rows
+from msmmiv.errors import ChoiceError, DataError
+from msmmiv.estimate.site_moments import SiteRows, site_rows
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.plan.simulate import simulate, simulate_many
 
@@ -220,3 +222,64 @@ def test_bad_arguments():
         compliance_effect_correlation(effects, effect_sd=0.1, inflate=True).bias(1.0)
     with pytest.raises(DataError, match="level"):
         compliance_effect_correlation(effects, level=2.0)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_moments_of_compliance_have_the_expectation_of_true_ones_exactly(p):
+    """Over all values of errors with three points, which have a normal error's first five moments."""
+    rng = np.random.default_rng(p)
+    g, weight = rng.normal(1.0, 0.6, (3, p)), np.array([1.0, 4.0, 2.0])
+    root = rng.normal(size=(3, p, p))
+    cov = np.zeros((3, 1 + p, 1 + p))
+    cov[:, 1:, 1:] = root @ root.transpose(0, 2, 1)
+    point, chance = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]), np.array([1.0, 4.0, 1.0]) / 6.0
+    mean, spread, fourth = np.zeros(p), np.zeros((p, p)), 0.0
+    for pick in itertools.product(range(3), repeat=3 * p):
+        error = np.einsum("rpq,rq->rp", root, point[list(pick)].reshape(3, p))
+        values = np.column_stack([np.zeros(3), g + error])
+        found = _moments(SiteRows(np.arange(3), values, cov, weight, 3))
+        share = float(np.prod(chance[list(pick)]))
+        mean, spread, fourth = mean + share * found[0], spread + share * found[1], fourth + share * found[2]
+    np.testing.assert_allclose(mean, np.average(g, axis=0, weights=weight), rtol=1e-12)
+    # A weighted variance is half the weighted mean of squared differences of pairs.
+    pairs = [(a, b) for a in range(3) for b in range(a)]
+    apart = sum(weight[a] * weight[b] * np.outer(g[a] - g[b], g[a] - g[b]) for a, b in pairs)
+    np.testing.assert_allclose(
+        spread, apart / (2.0 * sum(weight[a] * weight[b] for a, b in pairs)), rtol=1e-10
+    )
+    assert fourth == pytest.approx(np.average(g[:, 0] ** 4, weights=weight), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    "bad", ["a", "0.3", -0.1, 0.0, np.nan, np.inf, True, [], [0.1, None], {"m1": 0.1}, [[0.1]]]
+)
+def test_a_spread_that_is_none_is_refused(bad):
+    with pytest.raises(DataError, match=r"effect_sd=.* needs one positive number"):
+        compliance_effect_correlation(simulate(sites=12).effects, effect_sd=bad)
+
+
+@pytest.mark.parametrize("bad", ["a", "0.3", None, np.nan, True, [0.3], 1.5])
+def test_what_is_no_correlation_is_refused(bad):
+    found = compliance_effect_correlation(simulate(sites=12).effects, effect_sd=0.3)
+    for ask in (found.bias, found.bounds):
+        with pytest.raises(DataError, match="is not a correlation"):
+            ask(bad)
+    with pytest.raises(DataError, match="correlation"):
+        found.to_frame([0.1, bad])
+
+
+def test_other_options_that_cannot_be_are_refused():
+    effects = simulate(sites=12).effects
+    for bad in ("no", 1, 0.5, [True]):
+        with pytest.raises(ChoiceError, match="must be True, False or None"):
+            compliance_effect_correlation(effects, effect_sd=0.3, inflate=bad)
+    for bad in ("liml", None, 3, ["ujive"]):
+        with pytest.raises(ChoiceError, match="estimator="):
+            compliance_effect_correlation(effects, effect_sd=0.3, estimator=bad)
+    for bad in (1.0, 0.0, "a", None, True, np.nan, [0.9]):  # a level of one would be looked for without end
+        with pytest.raises(DataError, match="level="):
+            imbens_manski(1.0, 1.0, level=bad)
+    for name in ("width", "std_error", "df"):
+        for bad in ("a", None, -1.0, True, [1.0]):
+            with pytest.raises(DataError, match=f"{name}="):
+                imbens_manski(**({"width": 1.0, "std_error": 1.0} | {name: bad}))

@@ -17,7 +17,7 @@ from msmmiv.diagnose.within_site import (
     within_site_cells,
     within_site_subgroups,
 )
-from msmmiv.errors import DataError, DesignError
+from msmmiv.errors import ChoiceError, DataError, DesignError
 from msmmiv.inference.tests import NotApplicable
 
 DESIGN = mm.Design(outcome="y", treatment="t", mediators="m", site="s")
@@ -83,6 +83,34 @@ def test_rows_give_what_hand_made_subgroups_give():
     assert found.covariance == pytest.approx(again.covariance)
 
 
+def test_covariance_standard_error_and_shift_by_brute_force_over_pairs():
+    """From the estimates of hand-made subgroups, pair by pair; the spread of sites by numpy's sample variance."""
+    df = rows(9, 120, along=0.4, seed=3)
+    df["cell"] = 10 * df.s + 2 * df.old + (df.age > 40)
+    own = mm.SiteEffects.from_moments(
+        mm.Moments.from_data(df, replace(DESIGN, site="cell")), cov_type="unbiased"
+    )
+    found = within_site_cells(own, {c: int(c) // 10 for c in own.sites}, draws=99)
+    b, g = own.estimates[:, 0].T
+    w, v = own.precision[:, 0, 0], own.cov[:, 0, :, 0]
+    score, product, pairs = np.zeros((3, 9))
+    for c, d in itertools.combinations(range(len(own.sites)), 2):
+        s = int(own.sites[c]) // 10
+        if s != int(own.sites[d]) // 10:
+            continue
+        size = w[c] * w[d] / sum(x for x, name in zip(w, own.sites, strict=True) if int(name) // 10 == s)
+        noise = v[c, 0, 1] * g[d] - b[c] * v[d, 1, 1] - b[d] * v[c, 1, 1] + v[d, 0, 1] * g[c]
+        score[s] += size * ((b[c] * g[d] - b[d] * g[c]) * (g[c] - g[d]) - noise)
+        product[s] += size * g[c] * g[d]
+        pairs[s] += size
+    ratio, apart = score.sum() / product.sum(), pairs.sum() / w.sum()
+    left = score - ratio * product  # its mean is zero
+    assert found.covariance == pytest.approx(ratio * apart, rel=1e-9)
+    error = np.sqrt(9 * np.var(left, ddof=1)) / abs(product.sum())
+    assert found.covariance_se == pytest.approx(error * apart, rel=1e-9)
+    assert found.shift == pytest.approx(ratio * apart * (w @ g) / (w @ (g**2 - v[:, 1, 1])), rel=1e-9)
+
+
 def test_selection_on_gains_is_seen_and_measured():
     found = within_site_subgroups(rows(24, 400, along=0.6), DESIGN, by="old")
     (evidence,) = found.evidence()
@@ -132,8 +160,9 @@ def test_clusters_inside_subgroups_are_heeded():
 
 
 def test_bad_arguments():
-    with pytest.raises(DesignError, match="min_per_arm=1"):
-        within_site_subgroups(rows(8), DESIGN, by="old", min_per_arm=1)
+    for bad in (1, 2.5, "a", None, True):
+        with pytest.raises(ChoiceError, match=r"min_per_arm=.* whole number of 2 or more"):
+            within_site_subgroups(rows(8), DESIGN, by="old", min_per_arm=bad)
     with pytest.raises(DesignError, match="made inside it"):
         within_site_subgroups(rows(8), DESIGN, by="s")
     with pytest.raises(DesignError, match="mediator"):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import msmmiv as mm
-from msmmiv.errors import ColumnError, DataError, DesignError, MissingDataError, TreatmentError
+from msmmiv.errors import ChoiceError, ColumnError, DataError, DesignError, MissingDataError, TreatmentError
 from msmmiv.moments.compliance_strata import compliance_strata
 from tests.moments.helpers import design
 
@@ -141,9 +141,9 @@ def test_refusals():
         strata_of(df.assign(t=df.index % 3))
     with pytest.raises(DataError, match="does not differ"):
         strata_of(df.assign(need=1.0, skill=2.0), within_sites=False)
-    with pytest.raises(DesignError, match="folds=1"):
+    with pytest.raises(ChoiceError, match="folds=1"):
         strata_of(df, folds=1)
-    with pytest.raises(DesignError, match=r"n_strata=2\.5"):
+    with pytest.raises(ChoiceError, match=r"n_strata=2\.5"):
         strata_of(df, n_strata=2.5)
     with pytest.raises(DataError, match="as many rows, and there are 4"):
         strata_of(df.head(4).assign(t=[0, 1, 0, 1]))

@@ -259,7 +259,7 @@ def test_refusals(by_hand, monkeypatch):
         with pytest.raises(DesignError, match="share"):
             find_subgroups(df, SITES, by="age", share=share)
     for option in ({"max_leaves": 1}, {"min_arm": 0}, {"seed": -1}):
-        with pytest.raises(DesignError, match=next(iter(option))):
+        with pytest.raises(ChoiceError, match=next(iter(option))):
             find_subgroups(df, SITES, by="age", **option)
     with pytest.raises(ColumnError, match="varies"):
         find_subgroups(df, SITES, by="w")

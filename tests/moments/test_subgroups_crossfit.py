@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import msmmiv as mm
-from msmmiv.errors import DesignError
+from msmmiv.errors import ChoiceError
 from msmmiv.moments import subgroup_people
 from msmmiv.moments.strata import strata_as_sites
 from msmmiv.moments.subgroups import crossfit
@@ -65,7 +65,7 @@ def test_crossfit_counts_what_failed(by_hand):
     none = crossfit(df, SITES, by="age", estimate=slope, splits=2, min_arm=290)
     assert none.status == "2 splits of 2 gave no estimate"
     assert all("No split by 'age'" in why for why in none.failures)
-    with pytest.raises(DesignError, match="splits"):
+    with pytest.raises(ChoiceError, match="splits"):
         crossfit(df, SITES, by="age", estimate=slope, splits=0)
 
 

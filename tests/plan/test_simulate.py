@@ -218,6 +218,8 @@ def test_clean_trials_of_other_shapes(options):
         ("iv", {"binary": True}, "not simulated with 0/1"),
         ("vii.b", {"binary": False}, "defiers"),
         (None, {"binary": True, "dose": True}, "no line"),
+        (None, {"sites": 0}, "sites=0"),
+        (None, {"people": 5}, "people=5"),
     ],
 )
 def test_named_errors(violation, options, said):
@@ -228,8 +230,6 @@ def test_named_errors(violation, options, said):
 @pytest.mark.parametrize(
     ("violation", "options", "said"),
     [
-        (None, {"sites": 0}, "sites=0"),
-        (None, {"people": 5}, "people=5"),
         (None, {"effects": [1.0, 2.0]}, "2 values for 1 mediator"),
         (None, {"effect_sd": -1.0}, "must not be negative"),
         ("vii.b", {"strength": 1.5}, "share"),
@@ -238,5 +238,83 @@ def test_named_errors(violation, options, said):
 def test_numbers_out_of_range(violation, options, said):
     with pytest.raises(DataError, match=said):
         simulate(violation, **options)
-    with pytest.raises(DataError, match="at least 1"):
+
+
+NO_NUMBERS = ["a", "3", None, True, np.nan, np.inf, [], [3, 4], {"n": 3}]
+
+
+@pytest.mark.parametrize("bad", [*NO_NUMBERS, -1, 2.5])
+@pytest.mark.parametrize("name", ["sites", "people", "mediators", "arms", "covariates", "seed"])
+def test_what_is_no_whole_number_is_refused(name, bad):
+    with pytest.raises(ChoiceError, match=f"^{name}=.* must be a whole number of [0-9]+ or more"):
+        simulate(**{name: bad})
+    with pytest.raises(ChoiceError, match=f"^{name}="):
+        next(simulate_many(trials=2, **{name: bad}))
+    with pytest.raises(ChoiceError, match=r"^trials=.* must be a whole number of 1 or more"):
+        next(simulate_many(trials=bad))
+
+
+@pytest.mark.parametrize("name", ["sites", "people", "mediators", "arms"])
+def test_a_count_of_zero_is_refused(name):
+    with pytest.raises(ChoiceError, match=f"^{name}=0 must be a whole number"):
+        simulate(**{name: 0})
+    with pytest.raises(ChoiceError, match=r"^trials=0"):
         next(simulate_many(trials=0))
+
+
+@pytest.mark.parametrize("bad", NO_NUMBERS)
+@pytest.mark.parametrize("name", ["compliance_mean", "compliance_sd", "effect_sd", "strength"])
+def test_what_is_no_number_is_refused(name, bad):
+    if name == "strength" and bad is None:
+        return  # the default of the variant
+    with pytest.raises(DataError, match=f"^{name}=.* must be a number, such as 0.5"):
+        simulate("ii", **{name: bad})
+
+
+@pytest.mark.parametrize(
+    "bad", ["a", "0.5", None, True, np.nan, ["a"], [None], [True], [np.inf], {"m1": 0.5}]
+)
+def test_effects_that_are_no_numbers_are_refused(bad):
+    with pytest.raises(DataError, match=r"^effects=.* must be numbers, one per mediator"):
+        simulate(effects=bad)
+
+
+@pytest.mark.parametrize("name", ["dose", "binary"])
+@pytest.mark.parametrize("bad", ["no", 0, 1, None, np.nan, [True]])
+def test_switches_are_true_or_false(name, bad):
+    with pytest.raises(ChoiceError, match=f"^{name}=.* must be True or False"):
+        simulate(**{name: bad})
+
+
+@pytest.mark.parametrize("bad", ["x", 2, True, ["ii"], np.nan, ""])
+def test_violations_and_variants_are_names(bad):
+    with pytest.raises(ChoiceError, match=r"violation=.* is not one of"):
+        simulate(bad)
+    with pytest.raises(ChoiceError, match=r"variant=.* is not one of"):
+        simulate("ii", variant=bad)
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = simulate("ii", sites=8, people=30, effects=[0.4], strength=1.0, seed=3, binary=True)
+    other = simulate(
+        "ii", sites=np.int64(8), people=30, effects=np.array([0.4]), strength=np.float32(1), seed=np.int32(3),
+        binary=np.True_,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(plain.frame, other.frame)
+    assert (type(other.seed), other.strength) == (int, 1.0)
+    one = simulate("ii", sites=8, people=30, effects=0.4, strength=1, seed=3, binary=True)
+    pd.testing.assert_frame_equal(plain.frame, one.frame)
+
+
+@pytest.mark.parametrize(
+    ("violation", "variant"), [("vi", "attrition"), ("vii.b", "everywhere"), ("vii.b", "sites")]
+)
+def test_somebody_must_be_left(violation, variant):
+    with pytest.raises(DataError, match="must be below 1"):
+        simulate(violation, variant=variant, strength=1.0)
+
+
+@pytest.mark.parametrize("name", ["broken", "colour"])
+def test_what_is_no_option_is_refused(name):
+    with pytest.raises(ChoiceError, match=f"'{name}' is not an option"):
+        simulate("ii", **{name: "ii"})

@@ -23,7 +23,7 @@ def audit():
     """A cascade and a direct effect that the author drew: (ii) and (v) are contradicted."""
     study = mm.Study(trial(range(14)), design("m1", "m2", covariates=("x",)))
     dag = mm.CausalDAG.from_design(study.design, edges=["m1 -> m2", "t -> y"])
-    return study.audit(dag, draws=99, arguments={"ii": "<b>Nothing</b> else."})
+    return study.audit(dag, draws=199, arguments={"ii": "<b>Nothing</b> else."})
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_conditions_have_a_heading(page):
     _, heading, after = page.partition("<h3>Beyond the graph this needs:</h3>")
     assert heading
     assert "inside each site" in after[:400]
-    plain = render_audit(mm.Study(mm.data.star()).audit(draws=99))
+    plain = render_audit(mm.Study(mm.data.star()).audit(draws=199))
     assert "Beyond the graph this needs" not in plain
 
 

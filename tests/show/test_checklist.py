@@ -43,7 +43,7 @@ def test_one_field_only():
 
 
 def test_an_audit_fills_it_in():
-    audit = mm.Study(mm.data.star()).audit(arguments={"ii": "<b>Nothing</b> else."}, draws=99)
+    audit = mm.Study(mm.data.star()).audit(arguments={"ii": "<b>Nothing</b> else."}, draws=199)
     page = checklist(audit=audit)
     assert "&lt;b&gt;Nothing&lt;/b&gt; else." in page
     assert "<b>Nothing" not in page
@@ -58,13 +58,13 @@ def test_what_is_contradicted_stands_out():
     dag = mm.CausalDAG.from_design(
         study.design, edges=[f"{study.design.treatment} -> {study.design.outcome}"]
     )
-    page = checklist(audit=study.audit(dag, draws=99))
+    page = checklist(audit=study.audit(dag, draws=199))
     assert page.count('class="status against"') == 1
     assert "✗ </span>Contradicted." in page
 
 
 def test_an_audit_has_its_own_estimand():
-    audit = mm.Study(mm.data.star()).audit(draws=99)
+    audit = mm.Study(mm.data.star()).audit(draws=199)
     assert checklist(audit=audit) == checklist(audit=audit, estimand="ate")
     with pytest.raises(ChoiceError, match="the audit is about estimand='ate'"):
         checklist(audit=audit, estimand="late")

@@ -13,7 +13,7 @@ import pytest
 
 import msmmiv as mm
 from msmmiv.errors import OutputError
-from msmmiv.show.outputs import write_outputs
+from msmmiv.show.outputs import write_audit, write_outputs
 from msmmiv.show.plots import gallery
 from msmmiv.show.provenance import moments_digest
 from msmmiv.show.summary import summary_text
@@ -148,3 +148,27 @@ def test_a_file_in_the_way_is_named(one, tmp_path: Path, where):
     with pytest.raises(OutputError, match="is a file"):
         write_outputs(one, tmp_path / where)
     assert (tmp_path / "taken").read_text(encoding="utf-8") == "mine"
+
+
+def test_an_audit_leaves_the_share_of_each_arm_by_site(tmp_path):
+    rows = trial(range(7), arms=("none", "letter", "visit"), n=8)
+    rows = rows[~((rows["s"] == 3) & (rows["t"] == "visit"))]
+    audit = mm.Study(rows, design("m1", control="none")).audit(draws=199, planned_shares=0.6)
+    files = write_audit(audit, tmp_path)
+    assert files["arm_shares"] == tmp_path / "arm_shares.csv"
+    table = pd.read_csv(files["arm_shares"]).set_index(["site", "arm"])
+    counts = rows.groupby(["s", "t"]).size().unstack(fill_value=0)
+    for (site, arm), row in table.iterrows():
+        n, size = counts.loc[site, arm], counts.loc[site].sum()
+        assert (row["units"], row["share"]) == (n, pytest.approx(n / size))
+        assert row["std_error"] == pytest.approx(np.sqrt(n / size * (1 - n / size) / size))
+    assert len(table) == 21
+    assert table["planned"].xs("none", level="arm").to_numpy() == pytest.approx(0.4)
+
+
+def test_without_people_or_arms_there_are_no_shares_to_write(tmp_path):
+    dose = mm.simulate(dose=True, arms=3, sites=14, people=30, seed=1)
+    for source in (mm.simulate(sites=14, people=30, seed=1).effects, dose.moments):
+        files = write_audit(mm.audit_assumptions(source, draws=199), tmp_path)
+        assert "arm_shares" not in files
+    assert not (tmp_path / "arm_shares.csv").exists()

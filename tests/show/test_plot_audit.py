@@ -23,7 +23,7 @@ from msmmiv.show.plots import audit_pictures, balance, independence
 from tests.show.drawn import dots, legend, lines, texts
 from tests.show.helpers import HOSTILE, design, trial
 
-DRAWS = 99
+DRAWS = 199
 
 
 # --------------------------------------------------------------------------------------------- balance

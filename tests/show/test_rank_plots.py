@@ -164,6 +164,17 @@ def test_the_map_labels_what_fits(sites, labels):
     assert (f"{sites} sites" in axes.get_ylabel()) == (labels == 0)
 
 
+@pytest.mark.parametrize("before", range(9, 15))
+def test_a_dollar_sign_survives_the_end_of_a_line(before):
+    """Wherever a long name is broken, no dollar sign starts a formula, and none is lost."""
+    name = "x" * before + "$" + "y" * 4 + "$ z"
+    rows = trial(range(4), n=6).rename(columns={"m1": name})
+    axes = compliance_map(mm.Study(rows, design(name)).rank(draws=19)).figure.axes[0]
+    (shown,) = [t.get_text() for t in axes.get_xticklabels()]
+    assert shown.count("\\$") == shown.count("$") == 2
+    assert "".join(shown.split()).replace("\\$", "$") == name.replace(" ", "")
+
+
 def test_absent_arms_are_said(arms, two):
     assert "lacks that arm" in compliance_map(arms).caption
     assert "lacks that arm" not in compliance_map(two).caption

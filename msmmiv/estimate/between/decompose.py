@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from msmmiv.errors import ChoiceError, DataError, MsmmivError, listing
+from msmmiv.errors import DataError, MsmmivError, listing, whole_number
 from msmmiv.estimate import Method, fit
 from msmmiv.estimate.between.decomposition import Decomposition
 from msmmiv.estimate.between.effects import Shares, shares_of
@@ -101,8 +101,7 @@ def decompose(
     """
     if not 0.0 < level < 1.0:
         raise DataError(f"level={level!r} must lie between 0 and 1, such as 0.95.")
-    if isinstance(draws, bool) or draws != int(draws) or draws < 19:
-        raise ChoiceError(f"draws={draws!r} must be a whole number of 19 or more, such as 999.")
+    draws = whole_number(draws, "draws", least=19, more=", such as 999")
     effects = noise_effects(source)
     chosen = _chosen(effects, mediators)
     effects = effects.only(chosen)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msmmiv.errors import ChoiceError
+from msmmiv.errors import ChoiceError, whole_number
 from msmmiv.estimate.between.reml_many import check_one_mediator, fit_many
 from msmmiv.estimate.between.rows import BetweenRows
 from msmmiv.inference.progress import watched
@@ -97,8 +97,7 @@ def reml_bootstrap(
     (True, 'parametric bootstrap, 99 draws, seed 0')
     """
     check_one_mediator(rows, "The REML bootstrap")
-    if isinstance(draws, bool) or draws != int(draws) or draws < 1:
-        raise ChoiceError(f"draws must be a whole number of 1 or more; got {draws!r}.")
+    draws = whole_number(draws, "draws", least=1)
     if not np.isfinite(beta0):
         raise ChoiceError(f"beta0 must be a finite number; got {beta0!r}.")
     d = np.stack([rows.x[:, 0], rows.y])

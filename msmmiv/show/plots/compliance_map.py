@@ -207,11 +207,13 @@ def _cells(axes: Axes, values: Array, contrasts: int) -> Any:
 def _column_labels(axes: Axes, c: Compliances) -> None:
     d, p = len(c.contrasts), c.n_mediators
     few = d * p <= 3
-    names = [label(m, 24) + (f" · {label(a, 12)}" if d > 1 else "") for m in c.mediators for a in c.contrasts]
+    names = [short(m, 24) + (f" · {short(a, 12)}" if d > 1 else "") for m in c.mediators for a in c.contrasts]
+    # Broken into lines first: a break between a backslash and its dollar sign would start a formula.
+    shown = [(textwrap.fill(n, 13) if few else n).replace("$", r"\$") for n in names]
     axes.xaxis.tick_top()
     axes.set_xticks(
-        np.arange(d * p) + 0.5, [textwrap.fill(n, 13) for n in names] if few else names, fontsize=7.5,
-        rotation=0 if few else 40, ha="center" if few else "left", rotation_mode="anchor",
+        np.arange(d * p) + 0.5, shown, fontsize=7.5, rotation=0 if few else 40, ha="center" if few else "left",
+        rotation_mode="anchor",
     )  # fmt: skip
     axes.tick_params(axis="x", length=0, pad=2)
 

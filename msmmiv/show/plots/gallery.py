@@ -95,7 +95,7 @@ def audit_pictures(audit: Audit) -> tuple[Picture, ...]:
     --------
     >>> import msmmiv as mm
     >>> from msmmiv.show.plots import audit_pictures
-    >>> audit = mm.audit_assumptions(mm.data.star(), draws=99)
+    >>> audit = mm.audit_assumptions(mm.data.star(), draws=199)
     >>> [p.name for p in audit_pictures(audit)][:4]
     ['causal_dag', 'origin', 'falsification', 'independence']
     """
