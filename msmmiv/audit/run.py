@@ -173,6 +173,10 @@ def _arguments(arguments: Mapping[str, str], estimand: Estimand) -> dict[str, st
 
 
 def _checked(dag: CausalDAG, design: Design) -> CausalDAG:
+    if not isinstance(dag, CausalDAG):
+        raise ChoiceError(
+            f"dag= must be a CausalDAG, not {type(dag).__name__}; CausalDAG.from_design(design, edges=['a -> b'])."
+        )
     for role in ("treatment", "outcome"):
         if getattr(dag, role) != getattr(design, role):
             raise DesignError(

@@ -13,6 +13,8 @@ __all__ = ["read_together"]
 
 _ORIGIN: Final = "linearity.origin_intercept"
 _INEQUALITIES: Final = "monotonicity.density"
+#: Tests of a bend, which speak to linearity and to independence alike.
+_BENDS: Final = {"linearity.corrected_curvature", "linearity.reset", "linearity.vech"}
 #: Failures that lift the surface off the origin, and have checks of their own.
 _LIFTS: Final = ("iv", "vi", "vii", "ix")
 
@@ -22,8 +24,9 @@ def read_together(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
     An intercept is read as a direct effect of treatment. Groups that differ at the start, effects that go with
     compliance inside or between sites, and curvature give one too: a line through a bent surface misses the origin.
-    The inequalities between arms, read as defiers, fail with exclusion too. What a graph declares is never taken back,
-    and clears nothing.
+    The inequalities between arms, read as defiers, fail with exclusion too. A bend that contradicts one of (iv) and
+    (ix) is said beside the other, where it may be above the level after adjusting for more tests. What a graph declares
+    is never taken back, and clears nothing.
 
     Examples
     --------
@@ -39,7 +42,22 @@ def read_together(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     ]
     caught = [f for f in first if f.assumption.id in _LIFTS and _against(f)]
     names = listing([f"({f.id})" for f in caught])
-    return tuple(_left_open(f, "exclusion", names) if caught and _only_by(f, _ORIGIN) else f for f in first)
+    open_ii = (_left_open(f, "exclusion", names) if caught and _only_by(f, _ORIGIN) else f for f in first)
+    return _bends_shared(tuple(open_ii))
+
+
+def _bends_shared(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """What a bend says of one of (iv) and (ix) it says of the other."""
+    bent = [f for f in findings if f.assumption.id in ("iv", "ix") and _against(f) and _against(f) <= _BENDS]
+    if not bent:
+        return findings
+    note = (
+        f"Only a bend of itt over compliance speaks against {listing([f'({f.id})' for f in bent])}. Between sites an "
+        "outcome that is not linear in the mediator (iv) and effects that go with compliance (ix) look alike: read "
+        "the two findings as one."
+    )
+    shared = {"iv", "ix"}
+    return tuple(replace(f, reasons=(*f.reasons, note)) if f.assumption.id in shared else f for f in findings)
 
 
 def _against(found: Finding) -> set[str]:

@@ -57,7 +57,7 @@ class DoseCurvature:
         )  # fmt: skip
 
     def evidence(self) -> tuple[Evidence, ...]:
-        """The joint test over mediators: context, since it rejects up to .11 of lines at 5% (balance.csv)."""
+        """The joint test over mediators: context, a parabola being one bend among many."""
         if isinstance(self.joint, NotApplicable):
             return (Evidence(CHECK, self.joint),)
         found = [f"{m} {c:.3g}" for m, c in zip(self.mediators, self.curvature, strict=True)]

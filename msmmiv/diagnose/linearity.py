@@ -41,7 +41,7 @@ _NULLS = {
 }
 #: What a rejection may be owed to.
 _MEANS = {
-    "origin": "An intercept is read as a failure of (ii); effects that go with compliance (ix) also give an intercept.",
+    "origin": "An intercept is read as a failure of (ii); failures of (iv), (vi), (vii) and (ix) give one too.",
     "bend": "A bend may be a failure of (iv) or of (ix); a straight surface confirms neither.",
 }
 
@@ -138,12 +138,8 @@ class SurfaceTest:
         comma = "" if self.kind == "curvature" else ","
         often = f"{self.violation}{comma} would be found {100.0 * self.power:.0f} times in 100."
         if np.isfinite(self.detectable):
-            unit = {
-                "origin": "a direct effect",
-                "curvature": "the coefficient of squared compliance",
-            }.get(self.kind, "the coefficient of the square of the plane's value")
-            return f"To be found four times in five, {unit} would have to be {self.detectable:.3g}; {often}"
-        none = " No size that was tried is found four times in five." if len(self.added) == 1 else ""
+            return f"To be found four times in five, a direct effect would have to be {self.detectable:.3g}; {often}"
+        none = " No size that was tried is found four times in five." if self.kind == "origin" else ""
         return often[:1].upper() + often[1:] + none
 
 

@@ -15,6 +15,8 @@ __all__ = ["moderation_reach", "reach_words"]
 #: Simulated trials, signs behind each of their tests, and the power that is asked for: what is read off the data is
 #: uncertain itself, so that a new trial has less, about 80%.
 TRIALS, SIGNS, POWER = 100, 199, 0.86
+#: Sites below which what is read off the data says too little, above all where x goes with compliance.
+_FEWEST = 40
 #: Share of the variation of (x - mean) times compliance that must be left without sampling error.
 _LEAST = 0.1
 
@@ -22,8 +24,8 @@ _LEAST = 0.1
 def moderation_reach(signal: Signal, x: Array) -> Array:
     """(P,) changes of each mediator's effect per standard deviation of x that `moderation_test` finds with 80% power.
 
-    Approximate: with several mediators and fewer than about 40 sites it says too little. Infinite where none is large
-    enough; NaN where sampling error leaves too little of compliance times x.
+    Approximate. Infinite where none is large enough; NaN with fewer than 40 sites, where it would say too little, and
+    where sampling error leaves too little of compliance times x.
 
     Notes
     -----
@@ -41,7 +43,7 @@ def moderation_reach(signal: Signal, x: Array) -> Array:
     """
     k, p = len(signal.sites), signal.n_mediators
     nothing = frozen(np.full(p, np.nan))
-    if k <= p + 2 or not varies(x):
+    if k < _FEWEST or not varies(x):
         return nothing
     scores = Scores.of(signal, x)
     if scores is None:
@@ -110,8 +112,8 @@ def reach_words(mediators: tuple[str, ...], reach: Array, what: str) -> str:
     known = [f"{v:.3g} ({m})" for m, v in zip(mediators, reach, strict=True) if np.isfinite(v)]
     if not known:
         return (
-            f"Which change of effects with {what} would have been found cannot be said: sampling error leaves too "
-            "little of how compliance and it vary together."
+            f"Which change of effects with {what} would have been found cannot be said: that takes 40 sites, and that "
+            "sampling error leaves something of how compliance and it vary together."
         )
     return (
         f"A change of the effect by {' or '.join(known)} per standard deviation of {what} would be found with about "

@@ -267,7 +267,8 @@ def site_covariates(
         "site size", "the number of people in each site is not known"
     )
     if table.log_size is not None and np.ptp(table.log_size) <= 1e-10:
-        size = NotApplicable("site size", "all sites have the same size")
+        alone = len(signal.sites) == 1
+        size = NotApplicable("site size", "there is one site" if alone else "all sites have the same size")
     elif table.log_size is not None:
         size = _finding(effects, signal, "log size", table.log_size, draws=draws, seed=seed)
     return SiteCovariates(

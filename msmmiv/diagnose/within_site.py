@@ -12,11 +12,11 @@ import pandas as pd
 
 from msmmiv.design import Design, Label
 from msmmiv.diagnose.evidence import Evidence
+from msmmiv.diagnose.level_test import level_contrasts, level_test
 from msmmiv.errors import DataError, DesignError, MsmmivWarning, count, listing, whole_number
 from msmmiv.estimate.site_moments import estimated, site_rows
-from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic
-from msmmiv.inference.wild_draws import plan_draws
-from msmmiv.linalg import Array, Codes, frozen
+from msmmiv.inference.tests import NotApplicable, TestResult
+from msmmiv.linalg import Array, Codes
 from msmmiv.moments.cells import Missing, Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.strata import Bins, strata_as_sites
@@ -25,8 +25,6 @@ __all__ = ["CHECK", "WithinSite", "within_site_cells", "within_site_subgroups"]
 
 CHECK = "within_site.subgroups"
 _NAME = "effects and compliance of subgroups inside sites"
-#: Sites below which the size of the test has not been shown.
-LEAST_SITES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +36,11 @@ class WithinSite:
     by : tuple of str
         Columns that make the subgroups.
     test : TestStatistic or NotApplicable
+    subgroup : str
+        That which differs most from the rest of its sites.
+    reach : float
+        Difference between its effect and that of the others that is found with about 80% power, where compliances
+        clearly differ.
     covariance, covariance_se : float
         Covariance inside sites, between subgroups, of compliance and mediator effect: what a site's itt gains from
         it. NaN without a test.
@@ -46,11 +49,13 @@ class WithinSite:
     table : DataFrame
         One row per site: ``site, cells, score, product, pairs`` (see Notes of `within_site_subgroups`).
     cells : DataFrame
-        One row per subgroup (and arm): ``site, cell, arm, weight, itt, compliance``.
+        One row per subgroup (and arm): ``site, level, cell, arm, weight, itt, compliance``.
     """
 
     by: tuple[str, ...]
     test: TestResult
+    subgroup: str
+    reach: float
     covariance: float
     covariance_se: float
     shift: float
@@ -71,9 +76,9 @@ class WithinSite:
         )
         nan = float("nan")
         columns = ["site", "cells", "score", "product", "pairs"]
-        more = ["site", "cell", "arm", "weight", "itt", "compliance"]
+        more = ["site", "level", "cell", "arm", "weight", "itt", "compliance"]
         empty = (pd.DataFrame(columns=columns), pd.DataFrame(columns=more))
-        return cls((), NotApplicable(_NAME, reason), nan, nan, nan, *empty)
+        return cls((), NotApplicable(_NAME, reason), "", nan, nan, nan, nan, *empty)
 
     def to_frame(self) -> pd.DataFrame:
         """``table``: one row per site."""
@@ -84,12 +89,16 @@ class WithinSite:
         if isinstance(self.test, NotApplicable):
             return (Evidence(CHECK, self.test, "evidence"),)
         reading = (
-            f"Between subgroups ({listing(self.by)}) inside sites, compliance and effect have covariance "
-            f"{self.covariance:.3g} (se {self.covariance_se:.2g}); that moves the estimate by {self.shift:.3g}. "
+            f"Inside sites, {self.subgroup} differs most from the other subgroups ({listing(self.by)}). Between "
+            f"subgroups compliance and effect have covariance {self.covariance:.3g} (se {self.covariance_se:.2g}), "
+            f"which moves the estimate by {self.shift:.3g}. "
             "Selection on what does not make the subgroups stays invisible, so that this never supports (vii.a)."
         )
-        reach = f"A covariance of {2.8 * self.covariance_se:.2g} would be found with about 80% power."
-        return (Evidence(CHECK, self.test, "evidence", reading, reach),)
+        words = (
+            f"An effect that differs by {self.reach:.2g} between {self.subgroup} and the others would be found with "
+            "about 80% power, if their compliances clearly differ."
+        )
+        return (Evidence(CHECK, self.test, "evidence", reading, words if np.isfinite(self.reach) else ""),)
 
 
 def within_site_subgroups(
@@ -137,15 +146,16 @@ def within_site_subgroups(
     Notes
     -----
     Subgroups c, d of a site hold different people, so that their errors are independent, and with one effect per site
-    b_c g_d - b_d g_c = 0 whatever that effect is. The score of a site is the sum over pairs, weighted by
+    b_c g_d - b_d g_c = 0 whatever that effect is. The test asks whether a subgroup differs from the rest of its sites
+    both in compliance and in effect, as a covariance needs (`level_test`); it does not see what has one sign in some
+    sites and the other elsewhere. The covariance comes from the score of a site, the sum over pairs, weighted by
     w_c w_d / sum w, of
 
         (b_c g_d - b_d g_c)(g_c - g_d)  less  V_bg,c g_d - b_c V_gg,d - b_d V_gg,c + V_bg,d g_c,
 
     whose expectation is g_c g_d (delta_c - delta_d)(g_c - g_d) exactly, for any law of the errors and with estimated
-    variances: nothing is fitted. Sites are independent, and the sum is judged by random signs of the sites' scores.
-    Its ratio to the same sum of g_c g_d is the average of (delta_c - delta_d)(g_c - g_d) over pairs; times the mean of
-    sum_(c<d) s_c s_d, s the shares of the subgroups, it is their covariance.
+    variances: nothing is fitted. Its ratio to the same sum of g_c g_d is the average of (delta_c - delta_d)(g_c - g_d)
+    over pairs; times the mean of sum_(c<d) s_c s_d, s the shares of the subgroups, it is their covariance.
 
     Examples
     --------
@@ -165,7 +175,7 @@ def within_site_subgroups(
         raise DesignError(f"{design.site!r} is the site: subgroups are made inside it, by other columns.")
     if len(design.mediators) > 1:
         return replace(WithinSite.unknown(_SEVERAL), by=columns)
-    design = replace(design, covariates=())
+    design, frame = replace(design, covariates=()), frame.reset_index(drop=True)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", MsmmivWarning
@@ -177,11 +187,14 @@ def within_site_subgroups(
         if design.cluster and (strata.frame.groupby(design.cluster, observed=True)[name].nunique() > 1).any():
             why = f"people of one {design.cluster!r} are in several subgroups, whose errors are then not independent"
             return replace(WithinSite.unknown(why), by=columns)
-        pairs = strata.frame[[name, design.site]].drop_duplicates()
+        # The same subgroups by the same names in all sites.
+        pooled = strata_as_sites(frame, design, by=columns, bins=bins, min_per_arm=1, missing=missing)
+        levels = pooled.frame[pooled.design.site].reindex(strata.frame.index)
+        pairs = strata.frame[[name, design.site]].assign(level=levels).drop_duplicates(name)
         moments = Moments.from_data(strata.frame, strata.design, missing=missing).usable()
         effects = SiteEffects.from_moments(moments, cov_type="pooled" if moments.clusters else "unbiased")
-    parent = dict(zip(pairs[name], pairs[design.site].tolist(), strict=True))
-    return replace(within_site_cells(effects, parent, draws=draws, seed=seed), by=columns)
+    parent, level = (dict(zip(pairs[name], pairs[c].tolist(), strict=True)) for c in (design.site, "level"))
+    return replace(within_site_cells(effects, parent, level=level, draws=draws, seed=seed), by=columns)
 
 
 _SEVERAL = (
@@ -191,7 +204,12 @@ _SEVERAL = (
 
 
 def within_site_cells(
-    effects: SiteEffects, parent: Mapping[Any, Label], *, draws: int = 999, seed: int = 0
+    effects: SiteEffects,
+    parent: Mapping[Any, Label],
+    *,
+    level: Mapping[Any, Label],
+    draws: int = 999,
+    seed: int = 0,
 ) -> WithinSite:
     """The test of `within_site_subgroups` from effects of subgroups whose people do not overlap.
 
@@ -201,8 +219,8 @@ def within_site_cells(
     ----------
     effects : SiteEffects
         Subgroups in the place of sites, one mediator.
-    parent : mapping
-        The site of each subgroup.
+    parent, level : mapping
+        The site of each subgroup, and its name, which is the same in all sites.
     draws, seed : int
 
     Returns
@@ -212,7 +230,7 @@ def within_site_cells(
     Raises
     ------
     DataError
-        A subgroup without a site.
+        A subgroup without a site or a name.
     MomentsInsufficient
         A subgroup with estimates but no sampling covariance.
 
@@ -221,14 +239,17 @@ def within_site_cells(
     >>> import msmmiv as mm
     >>> effects = mm.SiteEffects.from_moments(mm.data.star(), cov_type="pooled")
     >>> districts = {s: i // 8 for i, s in enumerate(effects.sites)}  # schools as parts of larger sites
-    >>> within_site_cells(effects, districts).table["cells"].tolist()[:3]
+    >>> kind = {s: ("town", "country")[i % 2] for i, s in enumerate(effects.sites)}
+    >>> within_site_cells(effects, districts, level=kind).table["cells"].tolist()[:3]
     [8, 8, 8]
     """
     if len(effects.mediators) > 1:
         return WithinSite.unknown(_SEVERAL)
-    absent = [s for s in effects.sites if s not in parent]
-    if absent:
-        raise DataError(f"parent= lacks the site of {count(len(absent), 'subgroup')}: {listing(absent)}.")
+    for name, given, what in (("parent", parent, "site"), ("level", level, "name")):
+        if absent := [s for s in effects.sites if s not in given]:
+            raise DataError(
+                f"{name}= lacks the {what} of {count(len(absent), 'subgroup')}: {listing(absent)}."
+            )
     rows = site_rows(effects)
     have = estimated(effects)
     arm = np.nonzero(have)[1]
@@ -240,15 +261,24 @@ def within_site_cells(
     used = cells > 1
     table = pd.DataFrame({"site": names, "cells": cells, **sums})[used]
     score, product = sums["score"][used], sums["product"][used]
+    called = [level[effects.sites[i]] for i in rows.site]
+    kinds = {kind: i for i, kind in enumerate(dict.fromkeys(called))}
     shown = pd.DataFrame({
-        "site": labels, "cell": [effects.sites[i] for i in rows.site],
+        "site": labels, "level": called, "cell": [effects.sites[i] for i in rows.site],
         "arm": [effects.contrasts[a] for a in arm], "weight": rows.precision, "itt": rows.values[:, 0],
         "compliance": rows.values[:, 1],
     })  # fmt: skip
     table = table.reset_index(drop=True)
-    test = _test(frozen(score), draws=draws, seed=seed)
+    contrasts = level_contrasts(
+        rows.values,
+        rows.precision,
+        site=site,
+        arm=arm,
+        level=np.array([kinds[c] for c in called], dtype=np.int64),
+    )
+    test, found = level_test(contrasts, draws=draws, seed=seed)
     out = replace(WithinSite.unknown(""), test=test, table=table, cells=shown)
-    if isinstance(test, NotApplicable):
+    if isinstance(test, NotApplicable) or found is None:
         return out
     below, k = float(product.sum()), len(score)
     ratio = float(score.sum()) / below
@@ -258,6 +288,8 @@ def within_site_cells(
     squares = float(w @ (g * g - v))
     return replace(
         out,
+        subgroup=repr(str(list(kinds)[found.level])),
+        reach=found.reach,
         covariance=ratio * apart,
         covariance_se=float(error) * apart,
         shift=ratio * apart * float(w @ g) / squares if squares > 0 else float("nan"),
@@ -283,19 +315,3 @@ def _scores(
         product[s] += 0.5 * float(g @ pairs @ g)  # both orders of a pair are in the sum
         total[s] += 0.5 * float(pairs.sum())
     return {"score": score, "product": product, "pairs": total}, cells
-
-
-def _test(score: Array, *, draws: int, seed: int) -> TestResult:
-    k = len(score)
-    if k < LEAST_SITES:
-        why = f"too few sites: {k} with two or more subgroups; the test needs {LEAST_SITES}"
-        return NotApplicable(_NAME, why)
-    size = float(np.sqrt((score**2).sum()))
-    if size == 0.0:
-        return NotApplicable(_NAME, "subgroups do not differ")
-    plan = plan_draws(k, 1, "rademacher", draws, seed)
-    total = abs(float(score.sum()))
-    above = sum(int((np.abs(signs @ score) >= total * (1.0 - 1e-9)).sum()) for signs in plan.chunks())
-    null = "effects of subgroups inside a site do not go with their compliances"
-    law = f"random signs of sites ({plan.words})"
-    return TestStatistic(_NAME, null, float(score.sum()) / size, plan.share(above), 1, law=law)

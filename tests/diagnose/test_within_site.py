@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import msmmiv as mm
+from msmmiv.diagnose.level_test import level_contrasts, level_test
 from msmmiv.diagnose.within_site import (
     CHECK,
     WithinSite,
@@ -77,8 +78,9 @@ def test_rows_give_what_hand_made_subgroups_give():
     own = mm.SiteEffects.from_moments(
         mm.Moments.from_data(df, replace(DESIGN, site="cell")), cov_type="unbiased"
     )
-    parent = {c: int(str(c).split("/")[0]) for c in own.sites}
-    again = within_site_cells(own, parent, draws=199)
+    parent, level = ({c: str(c).split("/")[i] for c in own.sites} for i in (0, 1))
+    again = within_site_cells(own, parent, level=level, draws=199)
+    assert again.test.pvalue == pytest.approx(found.test.pvalue, abs=0.15)  # the sites come in another order
     np.testing.assert_allclose(np.sort(again.table["score"]), np.sort(found.table["score"]), rtol=1e-9)
     assert found.covariance == pytest.approx(again.covariance)
 
@@ -90,7 +92,9 @@ def test_covariance_standard_error_and_shift_by_brute_force_over_pairs():
     own = mm.SiteEffects.from_moments(
         mm.Moments.from_data(df, replace(DESIGN, site="cell")), cov_type="unbiased"
     )
-    found = within_site_cells(own, {c: int(c) // 10 for c in own.sites}, draws=99)
+    found = within_site_cells(
+        own, {c: int(c) // 10 for c in own.sites}, level={c: int(c) % 10 for c in own.sites}, draws=99
+    )
     b, g = own.estimates[:, 0].T
     w, v = own.precision[:, 0, 0], own.cov[:, 0, :, 0]
     score, product, pairs = np.zeros((3, 9))
@@ -169,4 +173,60 @@ def test_bad_arguments():
         within_site_subgroups(rows(8), DESIGN, by="m")
     effects = mm.SiteEffects.from_moments(mm.Moments.from_data(rows(8), DESIGN))
     with pytest.raises(DataError, match="lacks the site of 8 subgroups"):
-        within_site_cells(effects, {})
+        within_site_cells(effects, {}, level={})
+    with pytest.raises(DataError, match="lacks the name of 8 subgroups"):
+        within_site_cells(effects, dict.fromkeys(effects.sites, 1), level={})
+
+
+def test_contrasts_by_brute_force_and_their_expectation():
+    """Every level against the weighted rest, arm by arm; zero where a site has one effect, whatever the compliances."""
+    rng = np.random.default_rng(4)
+    site, arm, level = (x.ravel() for x in np.meshgrid(range(9), range(2), range(3), indexing="ij"))
+    keep = rng.random(len(site)) < 0.9
+    site, arm, level = site[keep], arm[keep], level[keep]
+    values, weight = rng.normal(1.0, 0.5, (len(site), 2)), rng.uniform(2.0, 9.0, len(site))
+    for found in level_contrasts(values, weight, site=site, arm=arm, level=level):
+        moved, differ = {}, {}
+        for r in np.flatnonzero(level == found.level):
+            rest = (site == site[r]) & (arm == arm[r]) & (level != found.level)
+            if not rest.any():
+                continue
+            b, g = np.average(values[rest], axis=0, weights=weight[rest])
+            w = weight[r] * weight[rest].sum() / (weight[r] + weight[rest].sum())
+            moved[site[r]] = moved.get(site[r], 0.0) + w * (values[r, 1] - g)
+            differ[site[r]] = differ.get(site[r], 0.0) + w * (values[r, 0] * g - b * values[r, 1])
+        np.testing.assert_allclose(found.moved, list(moved.values()), rtol=1e-9)
+        np.testing.assert_allclose(found.differ, list(differ.values()), rtol=1e-9)
+    one = np.column_stack([values[:, 1] * (0.2 + 0.1 * site), values[:, 1]])
+    for found in level_contrasts(one, weight, site=site, arm=arm, level=level):
+        np.testing.assert_allclose(found.differ, 0.0, atol=1e-13)
+
+
+def test_it_takes_a_difference_of_both():
+    """Two levels are one contrast, and its p-value is the larger of two."""
+    rng = np.random.default_rng(8)
+    site, level = np.repeat(np.arange(14), 2), np.tile([0, 1], 14)
+    place = {"site": site, "arm": 0 * site, "level": level}
+    for further, more, low in ((0.8, 0.0, False), (0.0, 0.8, False), (0.8, 0.8, True)):
+        g = 1.0 + 0.2 * rng.normal(size=28) + further * level
+        values = np.column_stack([(0.5 + more * level) * g, g]) + 0.1 * rng.normal(size=(28, 2))
+        contrasts = level_contrasts(values, np.ones(28), **place)
+        assert len(contrasts) == 1
+        test, found = level_test(contrasts, draws=999, seed=0)
+        assert (test.pvalue < 0.01) == low
+        assert found.level == contrasts[0].level
+
+
+def test_a_difference_of_the_size_that_is_told_is_found_about_four_times_in_five():
+    rng = np.random.default_rng(9)
+    site, level = np.repeat(np.arange(30), 2), np.tile([0, 1], 30)
+    place = {"site": site, "arm": 0 * site, "level": level}
+
+    def trial(more):
+        g = 1.0 + level
+        values = np.column_stack([(0.5 + more * level) * g, g]) + 0.3 * rng.normal(size=(60, 2))
+        return level_contrasts(values, np.ones(60), **place)
+
+    told = np.median([trial(0.0)[0].reach for _ in range(20)])
+    found = [level_test(trial(told), draws=199, seed=i)[0].pvalue <= 0.05 for i in range(200)]
+    assert 0.68 < np.mean(found) < 0.92

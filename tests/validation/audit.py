@@ -17,7 +17,7 @@ import msmmiv as mm
 from msmmiv.plan.simulate import simulate
 from tests.validation.study import Row
 
-TRIALS = 200
+TRIALS = 60
 DRAWS = 199
 SITES = (20, 60)
 PEOPLE = 80
@@ -29,6 +29,7 @@ CASES: tuple[tuple[str | None, str | None, dict[str, Any]], ...] = (
     (None, None, {"mediators": 2}),
     (None, None, {"binary": True}),
     ("i", "share", {}),
+    ("i", "peers", {}),
     ("ii", "constant", {}),
     ("ii", "constant", {"mediators": 2}),
     ("iii", "saturation", {}),
@@ -37,6 +38,7 @@ CASES: tuple[tuple[str | None, str | None, dict[str, Any]], ...] = (
     ("v", "cascade", {}),
     ("vi", "assignment", {}),
     ("vi", "attrition", {}),
+    ("vi", "unmeasured", {}),
     ("vii.a", "covariate", {}),
     ("vii.b", "everywhere", {}),
     ("vii.b", "sites", {}),
@@ -44,6 +46,7 @@ CASES: tuple[tuple[str | None, str | None, dict[str, Any]], ...] = (
     ("ix", "compliance", {}),
     ("ix", "covariate", {}),
     ("ix", "size", {}),
+    ("ix", "cross", {}),
 )
 
 
@@ -62,7 +65,7 @@ def grid() -> list[AuditCell]:
     """Every cell."""
     out = []
     for (violation, variant, more), sites in itertools.product(CASES, SITES):
-        two = violation in ("v", "viii") or more.get("mediators") == 2
+        two = violation in ("v", "viii") or variant == "cross" or more.get("mediators") == 2
         binary = violation == "vii.b" or bool(more.get("binary"))
         out.append(AuditCell(violation or "none", variant or "", 2 if two else 1, binary, sites))
     return out
@@ -70,8 +73,9 @@ def grid() -> list[AuditCell]:
 
 def simulate_cell(cell: AuditCell, seed: np.random.SeedSequence, trials: int) -> list[Row]:
     """Shares of every status, a row per assumption."""
-    seeds = seed.generate_state(trials)
-    said = [statuses(cell, int(s)) for s in seeds]
+    # Trials and draws have seeds of their own.
+    seeds = seed.generate_state(2 * trials).reshape(trials, 2)
+    said = [statuses(cell, int(data), int(draws)) for data, draws in seeds]
     rows = []
     for number in NINE:
         counts = Counter(one[number] for one in said)
@@ -84,7 +88,7 @@ def simulate_cell(cell: AuditCell, seed: np.random.SeedSequence, trials: int) ->
     return rows
 
 
-def statuses(cell: AuditCell, seed: int) -> dict[str, str]:
+def statuses(cell: AuditCell, seed: int, draws_seed: int) -> dict[str, str]:
     """Status of every finding in one trial."""
     options: dict[str, Any] = {
         "mediators": cell.mediators,
@@ -100,5 +104,5 @@ def statuses(cell: AuditCell, seed: int) -> dict[str, str]:
     # Persons with 0/1 mediators are audited for complier effects, whose assumption (vii) is that there are no defiers.
     design = replace(trial.design, estimand="late") if cell.binary else trial.design
     study = mm.Study(trial.frame, design)
-    audit = study.audit(site_covariates=sites, draws=DRAWS, seed=seed)
+    audit = study.audit(site_covariates=sites, draws=DRAWS, seed=draws_seed)
     return {number: audit[number].status for number in NINE}

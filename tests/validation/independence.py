@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import stdtr
 
 import msmmiv as mm
-from msmmiv.diagnose import independence, moderation, within_site
+from msmmiv.diagnose import independence, level_test, moderation, within_site
 from msmmiv.diagnose.estimands import weightings
 from msmmiv.diagnose.site_covariates import site_covariates
 from msmmiv.estimate.site_moments import site_rows
@@ -219,10 +219,19 @@ def draw(cell: IndependenceCell, rng: np.random.Generator, trials: int) -> tuple
     return noisy(truth, n, rng, known=cell.errors == "variances known"), x
 
 
-def noisy(truth: np.ndarray, n: np.ndarray, rng: np.random.Generator, *, known: bool) -> Drawn:
-    """Estimates and their covariance, with ``n`` people in each of two arms and errors of variance one."""
+def noisy(
+    truth: np.ndarray,
+    n: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    known: bool,
+    sd: float = 1.0,
+    corr: float = CORR,
+) -> Drawn:
+    """Estimates and their covariance, with ``n`` people in each of two arms; ``sd`` is that of the outcome's errors."""
     m = truth.shape[-1]
-    cov = np.full((m, m), CORR) + (1.0 - CORR) * np.eye(m)
+    unit = np.array([sd, *[1.0] * (m - 1)])
+    cov = (np.full((m, m), corr) + (1.0 - corr) * np.eye(m)) * np.outer(unit, unit)
     root = np.linalg.cholesky(cov)
     values = truth + rng.standard_normal(truth.shape) @ root.T * np.sqrt(2.0 / n)[..., None]
     if known:
@@ -246,41 +255,50 @@ def scatter(root: np.ndarray, n: np.ndarray, rng: np.random.Generator) -> np.nda
 
 #: Subgroups per site and people in each arm of one.
 CELLS = {"2 subgroups of 20": (2, 20), "2 subgroups of 10": (2, 10), "4 skewed subgroups": (4, 20)}
-#: Standard deviation of effects between subgroups, and their change per standard deviation of compliance there.
+#: How much further the mediator moves in the last subgroup than in the others, and how much larger the effect is.
 INSIDE = {
-    "one effect per site": (0.0, 0.0),
-    "effects vary": (0.3, 0.0),
-    "effects with compliance": (0.0, 0.2),
+    "compliance differs": (0.8, 0.0),
+    "effects differ": (0.0, 0.6),
+    "nothing differs": (0.0, 0.0),
+    "both differ": (0.8, 0.6),
 }
+#: Standard deviation of the outcome's errors and their correlation with the mediator's, drawn by site: a regression
+#: of one on the other is far from the effect in both directions.
+SLOPES = ((1.0, 0.5), (2.0, 0.8), (1.5, -0.5))
 
 
 def inside(cell: IndependenceCell, rng: np.random.Generator, trials: int) -> list[Row]:
-    """Rejections of the test with subgroups in the place of sites; the t-test of the same scores beside it."""
+    """Rejections of `level_test`; random signs of the corrected scores, which are skewed, beside it."""
     cells, people = CELLS[cell.errors]
-    k, (spread, along) = cell.sites, INSIDE[cell.state]
+    k, (further, more) = cell.sites, INSIDE[cell.state]
     shape = (trials, k, cells)
-    away = rng.standard_normal(shape)
-    g = 1.0 + 0.4 * rng.standard_normal((trials, k, 1)) + 0.4 * away
-    effect = EFFECT + SPREAD * rng.standard_normal((trials, k, 1)) + spread * rng.standard_normal(shape)
-    itt = (effect + along * away) * g
+    last = np.arange(cells) == cells - 1
+    g = 0.8 + 0.4 * rng.standard_normal((trials, k, 1)) + further * last
+    itt = (EFFECT + SPREAD * rng.standard_normal((trials, k, 1)) + more * last) * g
     n = np.full(shape, float(people))
     if "skewed" in cell.errors:
         n = n * np.exp(0.8 * rng.standard_normal((trials, k, 1))) * np.exp(0.3 * rng.standard_normal(shape))
     n = np.clip(np.round(n), 4.0, None)
-    drawn = noisy(np.stack([itt, g], axis=-1), n, rng, known=False)
+    sd, corr = SLOPES[cell.sites % len(SLOPES)]
+    drawn = noisy(np.stack([itt, g], axis=-1), n, rng, known=False, sd=sd, corr=corr)
     score = pair_scores(drawn)
-    found = np.empty(trials)
+    found, signs = np.empty(trials), np.empty(trials)
+    site, level = np.repeat(np.arange(k), cells), np.tile(np.arange(cells), k)
+    arm = np.zeros(k * cells, dtype=np.int64)
     for r in range(trials):
-        found[r] = within_site._test(frozen(score[r]), draws=DRAWS, seed=r).pvalue
+        values, weight = drawn.values[r].reshape(-1, 2), (drawn.n[r] / 2.0).ravel()
+        parts = level_test.level_contrasts(values, weight, site=site, arm=arm, level=level)
+        found[r] = level_test.level_test(parts, draws=DRAWS, seed=r)[0].pvalue
+        signs[r] = level_test._signs(score[r], DRAWS, r)[0]
     flat = Drawn(*(part.reshape(trials, k * cells, *part.shape[3:]) for part in vars(drawn).values()))
-    parent = dict(enumerate(np.repeat(np.arange(k), cells).tolist()))
+    parent = dict(enumerate(site.tolist()))
     for r in range(min(CHECKED, trials)):
-        own = within_site.within_site_cells(flat.effects(r), parent, draws=DRAWS, seed=r)
+        own = within_site.within_site_cells(
+            flat.effects(r), parent, level=dict(enumerate(level.tolist())), draws=DRAWS, seed=r
+        )
         np.testing.assert_allclose(own.table["score"], score[r], rtol=1e-9, atol=1e-12)
         assert own.test.pvalue == found[r]
-    t = score.mean(axis=1) / (score.std(axis=1, ddof=1) / np.sqrt(k))
-    student = 2.0 * stdtr(k - 1, -np.abs(t))
-    return [{"test": "subgroups", **rate(found)}, {"test": "t-test of site scores", **rate(student)}]
+    return [{"test": "subgroups", **rate(found)}, {"test": "signs of corrected scores", **rate(signs)}]
 
 
 def pair_scores(drawn: Drawn) -> np.ndarray:

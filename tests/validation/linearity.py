@@ -106,8 +106,7 @@ def one_trial(cell: LinearityCell, rng: np.random.Generator) -> dict[str, float]
         return {"effect by control mean": control_level(cell, rng)}
     effects = draw(cell, rng)
     if cell.kind == "detectable":
-        origin = detectable(effects, "origin", rng, direct_effect=False)
-        return origin | detectable(effects, "curvature", rng, direct_effect=True)
+        return detectable(effects, rng)
     if cell.kind == "zero":
         return {"sites without compliance": zero_compliance_sites(effects).test.pvalue}
     kinds: tuple[tuple[str, SurfaceKind, bool], ...] = (
@@ -132,11 +131,9 @@ def surface(effects: SiteEffects, kind: SurfaceKind, *, direct_effect: bool) -> 
     return float("nan") if found.reason else found.pvalue
 
 
-def detectable(
-    effects: SiteEffects, kind: SurfaceKind, rng: np.random.Generator, *, direct_effect: bool
-) -> dict[str, float]:
-    """Zero where one new trial with a violation of the size that is said to be detectable rejects, else one."""
-    plain = Surface.of(surface_rows(effects), kind, effects.mediators, direct_effect=direct_effect)
+def detectable(effects: SiteEffects, rng: np.random.Generator) -> dict[str, float]:
+    """Zero where one new trial with a direct effect of the size that is said to be detectable rejects, else one."""
+    plain = Surface.of(surface_rows(effects), "origin", effects.mediators, direct_effect=False)
     surface = plain.weighted()
     found = compare(surface, draws=DRAWS, seed=int(rng.integers(2**31)))
     violation = None if found.reason or found.null is None else surface.violation(found.null)
@@ -147,7 +144,7 @@ def detectable(
         if violation is not None and found.null is not None and np.isfinite(size):
             drawn = found.null.draw(rng, 1, violation.of(float(np.sign(violation.size)) * size))
             p = float(not surface.fit(drawn).statistic[0] >= found.critical)
-        out[f"{kind}, detectable by {name}"] = p
+        out[f"origin, detectable by {name}"] = p
     return out
 
 
