@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 from msmmiv.errors import DesignError, check_choice, listing
+from msmmiv.notebook import card, pairs
 
 __all__ = ["Design", "Estimand", "Label", "TreatmentKind", "WeightKind"]
 
@@ -265,6 +266,10 @@ class Design:
             treatment=_names(right[1])[0],
             **options,
         )
+
+    def _repr_html_(self) -> str:
+        kind = self.treatment_kind if self.control is None else f"arms; control: {self.control}"
+        return card("Design", pairs(self.roles()), notes=[f"Treatment: {kind}; estimand: {self.estimand}."])
 
     def __str__(self) -> str:
         kind: str = self.treatment_kind

@@ -38,10 +38,13 @@ from msmmiv.moments.cells import Missing, Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.moments.frames import open_rows
+from msmmiv.moments.moments_card import study_card
 from msmmiv.moments.noise import NoiseKind
 from msmmiv.moments.sums import Rows
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.gather import gather
+from msmmiv.show.iv_table import IVTable, study_table
+from msmmiv.show.plots.accessor import StudyPlots
 from msmmiv.show.report import write_report
 
 __all__ = ["Study"]
@@ -165,12 +168,8 @@ class Study:
         return fit_by_rule(self.moments, direct_effect=direct_effect, rows=self._rows)
 
     def wu_hausman(
-        self,
-        *,
-        cov_type: CovType | None = None,
-        direct_effect: bool = False,
-        small_sample: SmallSample | None = None,
-    ) -> TestResult:
+        self, *, cov_type: CovType | None = None, direct_effect: bool = False, small_sample: SmallSample | None = None
+    ) -> TestResult:  # fmt: skip
         """Test least squares against 2SLS with the chosen covariance; HC forms make one pass over the rows.
 
         Examples
@@ -180,12 +179,8 @@ class Study:
         1.8
         """
         return exogeneity_test(
-            self.moments,
-            cov_type=cov_type,
-            direct_effect=direct_effect,
-            small_sample=small_sample,
-            rows=self._rows,
-        )
+            self.moments, cov_type=cov_type, direct_effect=direct_effect, small_sample=small_sample, rows=self._rows
+        )  # fmt: skip
 
     def compare(
         self,
@@ -209,14 +204,8 @@ class Study:
         [['ols', -1.04], ['2sls', -1.11], ['ujive', -1.18]]
         """
         if estimators is None:
-            estimators = (
-                "ols",
-                "2sls",
-                "liml",
-                "mbtsls",
-                "ujive",
-                *(() if direct_effect else ("bc_linear",)),
-            )
+            exclusion_only: tuple[Method, ...] = () if direct_effect else ("bc_linear",)
+            estimators = ("ols", "2sls", "liml", "mbtsls", "ujive", *exclusion_only)
         if not estimators:
             raise ChoiceError(
                 "compare() needs at least one estimator; leave the list out for the usual ones."
@@ -392,9 +381,20 @@ class Study:
             audit=audit,
         )  # fmt: skip
 
+    @cached_property
+    def plot(self) -> StudyPlots:
+        """Every figure by name: ``study.plot.forest()``; see `StudyPlots`."""
+        return StudyPlots(self)
+
+    def table(self, **options: Any) -> IVTable:
+        """The table that referees expect, for a paper; options and formats as in `msmmiv.show.iv_table.study_table`."""
+        return study_table(self, **options)
+
     def report(self, path: str | Path, **options: Any) -> Path:
         """Write the main job as one self-contained HTML file and return its path; options as in `analysis`."""
         return write_report(self.analysis(**options), path)
 
     def __repr__(self) -> str:
         return f"Study of {self.source}: {self.moments!r}"
+
+    _repr_html_ = study_card

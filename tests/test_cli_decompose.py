@@ -189,7 +189,7 @@ def test_files_that_are_no_tables(tmp_path, text, said):
 def test_files_that_are_not_there(tmp_path):
     done = run(tmp_path / "none.csv")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "There is no file" in done.stderr
+    assert "was not found" in done.stderr
     assert "is read from CSV" in run(__file__.replace(".py", ".xlsx")).stderr or not done.stdout
 
 

@@ -15,6 +15,7 @@ from msmmiv.audit.findings import LEVEL, Finding
 from msmmiv.audit.json_values import json_text
 from msmmiv.design import Estimand
 from msmmiv.errors import ChoiceError, listing
+from msmmiv.notebook import card, label, p_value, prose, table
 
 __all__ = ["Audit"]
 
@@ -133,6 +134,28 @@ class Audit:
 
     def __str__(self) -> str:
         return self.summary
+
+    def _repr_html_(self) -> str:
+        kinds = dict.fromkeys(f.status for f in self.findings)
+        rows = []
+        for f, p in zip(self.findings, self.to_frame()["p_value"], strict=True):
+            status = f"<strong>{f.status}</strong>" if f.status == "contradicted" else f.status
+            argued = "given" if f.argument else "" if f.status == "supported" else "none given"
+            rows.append(
+                [
+                    f"({f.id})",
+                    label(f.title),
+                    status,
+                    p_value(p),
+                    argued,
+                    prose(f.reasons[0] if f.reasons else "", 160),
+                ]
+            )
+        columns = ["", "assumption", "status", "p", "argument", "why"]
+        return card(
+            f"Assumption audit: {'; '.join(f'{len(self.having(k))} {k}' for k in kinds)}",
+            prose(self.subject, 300), table(columns, rows, numbers=[3]), notes=[_HEAD],
+        )  # fmt: skip
 
 
 def _paragraph(text: str) -> str:

@@ -8,7 +8,10 @@ from typing import Any, get_args
 import click
 
 import msmmiv as mm
-from msmmiv.cli.options import plain_words, with_roles, with_table
+from msmmiv.audit.json_values import json_text
+from msmmiv.cli.files import whole_file, written
+from msmmiv.cli.group import KindGroup
+from msmmiv.cli.options import plain_words, with_json, with_roles, with_table
 from msmmiv.cli.sources import arguments_of, audited, shares_of, source_of, study_of
 from msmmiv.design import Estimand
 from msmmiv.estimate import ESTIMATORS, Method
@@ -18,8 +21,16 @@ from msmmiv.inference.results import Interval
 from msmmiv.moments.cells import Missing
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.checklist import ResearchField, write_checklist
-from msmmiv.show.decomposition_tables import decomposition_text
-from msmmiv.show.outputs import check_folder, write_audit, write_decomposition, write_outputs, write_rank
+from msmmiv.show.decomposition_tables import decomposition_dict, decomposition_frames, decomposition_text
+from msmmiv.show.outputs import (
+    check_folder,
+    rank_dict,
+    results_dict,
+    write_audit,
+    write_decomposition,
+    write_outputs,
+    write_rank,
+)
 from msmmiv.show.summary import rank_text, summary_text, wrap
 from msmmiv.show.words import number, printable
 
@@ -27,31 +38,48 @@ __all__ = ["main"]
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "terminal_width": 100}
+    cls=KindGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "terminal_width": 100},
 )
 @click.version_option(mm.__version__, package_name="msmmiv", prog_name="msmmiv")
 def main() -> None:
-    """Effects of several mediators from a multisite trial, with site-by-treatment instruments."""
+    """Effects of several mediators from a multisite trial, with site-by-treatment instruments.
+
+    Every command has an example in its --help. Exit codes: 0 done, 1 something that --fail-on or --check asks about
+    was found, 2 refused, 70 a bug of msmmiv, 130 stopped by you.
+
+    \b
+    msmmiv demo
+    msmmiv analyze trial.csv -y score -t treated -m hours -s school --out results
+    """  # noqa: D301 - click reads the control character
 
 
-@main.command()
+@main.command(short_help="Analyse the packaged trial and write a report.")
 @click.option(
     "--out", default="msmmiv-demo", show_default=True, help="Folder for report, tables and figures."
 )
-def demo(out: str) -> None:
-    """Analyse the packaged trial (Tennessee's class sizes) and write a report."""
+@with_json
+def demo(out: str, as_json: bool) -> None:
+    """Analyse the packaged trial (Tennessee's class sizes) and write a report.
+
+    \b
+    msmmiv demo --out msmmiv-demo
+    """  # noqa: D301 - click reads the control character
     with plain_words():
         check_folder(out)
         analysis = mm.Study(mm.data.star()).analysis(
             title="Class size and mathematics: Project STAR, kindergarten"
         )
-        files = write_outputs(analysis, out)
-        click.echo(summary_text(analysis))
-        click.echo(wrap(_lesson(analysis, mm.Study(mm.data.star("math_two_mediators")))))
-        _say_where(files)
+        files = written(out, lambda folder: write_outputs(analysis, folder))
+        if as_json:
+            click.echo(json_text(results_dict(analysis)), nl=False)
+        else:
+            click.echo(summary_text(analysis))
+            click.echo(wrap(_lesson(analysis, mm.Study(mm.data.star("math_two_mediators")))))
+        _say_where(files, err=as_json)
 
 
-@main.command()
+@main.command(short_help="Estimate mediator effects: page, report, tables and figures.")
 @with_roles
 @click.option("--cov", "cov_type", type=click.Choice(get_args(CovType)),
               help="Covariance of the headline; without --estimator it means 2SLS.")  # fmt: skip
@@ -65,9 +93,10 @@ def demo(out: str) -> None:
 )
 @click.option("--title", help="Title of the report.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
+@with_json
 def analyze(
     file: str, cov_type: CovType | None, estimator: Method | None, interval: Interval | None, direct_effect: bool,
-    out: str | None, title: str | None, quiet: bool, missing: Missing | None, **roles: Any,
+    out: str | None, title: str | None, quiet: bool, as_json: bool, missing: Missing | None, **roles: Any,
 ) -> None:  # fmt: skip
     """Analyse FILE: a CSV or Parquet file of persons, a glob of several, or moments files.
 
@@ -77,6 +106,8 @@ def analyze(
     \b
     msmmiv analyze trial.csv -y score -t treated -m hours -m dosage -s school --out results
     """  # noqa: D301 - click reads the control character
+    if quiet and as_json:
+        raise click.UsageError("--quiet and --json contradict each other: choose one.")
     with plain_words():
         if out:
             check_folder(out)
@@ -85,27 +116,23 @@ def analyze(
             title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect,
             interval=interval or "wald",
         )  # fmt: skip
-        files = write_outputs(analysis, out) if out else {}
+        files = written(out, lambda folder: write_outputs(analysis, folder)) if out else {}
         if not quiet:
-            click.echo(summary_text(analysis), nl=False)
-            _say_where(files)
+            click.echo(json_text(results_dict(analysis)) if as_json else summary_text(analysis), nl=False)
+            _say_where(files, err=as_json)
 
 
-@main.command()
+@main.command(short_help="Report whether the sites can tell the mediators apart.")
 @with_roles
 @click.option("--direct-effect", is_flag=True, help="Ask also whether mediators differ from a direct effect.")
 @click.option("--draws", type=int, default=999, show_default=True, help="Draws of noise alone.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of these draws.")
 @click.option("--out", metavar="DIR", help="Folder for tables and figures; without it nothing is written.")
+@with_json
 def rank(
-    file: str,
-    direct_effect: bool,
-    draws: int,
-    seed: int,
-    out: str | None,
-    missing: Missing | None,
+    file: str, direct_effect: bool, draws: int, seed: int, out: str | None, as_json: bool, missing: Missing | None,
     **roles: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Report for FILE whether the sites can tell the mediators apart: assumption (viii).
 
     FILE and the roles are those of analyze; the outcome decides only which rows are used.
@@ -118,13 +145,13 @@ def rank(
             check_folder(out)
         report = study_of(file, roles, missing).rank(direct_effect=direct_effect, draws=draws, seed=seed)
         if out:
-            write_rank(report, out)
-        click.echo(rank_text(report), nl=False)
+            written(out, lambda folder: write_rank(report, folder))
+        click.echo(json_text(rank_dict(report)) if as_json else rank_text(report), nl=False)
         if out:
-            click.echo(f"\nTables and figures: {Path(out)}")
+            click.echo(f"\nTables and figures: {Path(out)}", err=as_json)
 
 
-@main.command()
+@main.command(short_help="Split the effect into what goes through mediators and past them.")
 @with_roles
 @with_table
 @click.option("--method", type=click.Choice(get_args(BetweenMethod)),
@@ -138,9 +165,10 @@ def rank(
 @click.option(
     "--out", metavar="DIR", help="Folder for page, tables and figures; without it nothing is written."
 )
+@with_json
 def decompose(
     file: str, method: BetweenMethod | None, no_direct_effect: bool, shares: str | None, level: float, draws: int,
-    seed: int, out: str | None, missing: Missing | None, **given: Any,
+    seed: int, out: str | None, as_json: bool, missing: Missing | None, **given: Any,
 ) -> None:  # fmt: skip
     """Split the effect of the treatment in FILE into what goes through mediators and what goes past them.
 
@@ -163,13 +191,17 @@ def decompose(
             level=level, draws=draws, seed=seed,
         )  # fmt: skip
         if out:
-            write_decomposition(found, out)
-        click.echo(decomposition_text(found), nl=False)
+            written(out, lambda folder: write_decomposition(found, folder))
+        if as_json:
+            click.echo(json_text(decomposition_dict(found, decomposition_frames(found))), nl=False)
+        else:
+            click.echo(decomposition_text(found), nl=False)
         if out:
-            click.echo(f"\nPage: {Path(out) / 'decomposition.html'}\nTables and figures: {Path(out)}")
+            page = Path(out) / "decomposition.html"
+            click.echo(f"\nPage: {page}\nTables and figures: {Path(out)}", err=as_json)
 
 
-@main.command()
+@main.command(short_help="Audit the nine assumptions: what data say, and what must be argued.")
 @with_roles
 @with_table
 @click.option("--argue", "arguments", metavar="NUMBER=TEXT", multiple=True,
@@ -188,10 +220,11 @@ def decompose(
 @click.option(
     "--fail-on", type=click.Choice(["contradicted"]), help="Exit with 1 if a finding has this status."
 )
+@with_json
 def audit(
     file: str, *, arguments: tuple[str, ...], edges: tuple[str, ...], without: tuple[str, ...],
     site_covariates: str | None, planned_share: float | None, draws: int, seed: int, out: str | None,
-    fail_on: str | None, missing: Missing | None, **given: Any,
+    fail_on: str | None, as_json: bool, missing: Missing | None, **given: Any,
 ) -> None:  # fmt: skip
     """Audit the nine assumptions for FILE: what design and data say, and what only an argument can carry.
 
@@ -211,15 +244,15 @@ def audit(
             source, arguments=arguments_of(arguments), edges=edges, without=without,
             site_covariates=site_covariates, planned_shares=planned_share, draws=draws, seed=seed,
         )  # fmt: skip
-        files = write_audit(found, out) if out else {}
-        click.echo(printable(found.summary), nl=False)
+        files = written(out, lambda folder: write_audit(found, folder)) if out else {}
+        click.echo(found.to_json() if as_json else printable(found.summary), nl=False)
         if out:
-            click.echo(f"\nPage: {files['page']}\nChecklist, tables and figures: {Path(out)}")
+            click.echo(f"\nPage: {files['page']}\nChecklist, tables and figures: {Path(out)}", err=as_json)
     if fail_on and found.having(fail_on):
         raise SystemExit(1)
 
 
-@main.command(name="checklist")
+@main.command(name="checklist", short_help="Write the nine assumptions as a checklist.")
 @click.argument("file")
 @click.option("--estimand", type=click.Choice(get_args(Estimand)), default="ate", show_default=True,
               help="Average effects, or effects among compliers.")  # fmt: skip
@@ -230,8 +263,9 @@ def checklist_command(file: str, estimand: Estimand, field: ResearchField | None
     \b
     msmmiv checklist assumptions.html --field education
     """  # noqa: D301 - click reads the control character
-    with plain_words():
-        click.echo(f"Checklist: {write_checklist(file, estimand=estimand, field=field)}")
+    with whole_file(file) as path:
+        write_checklist(path, estimand=estimand, field=field)
+    click.echo(f"Checklist: {Path(file)}")
 
 
 def _lesson(one: Analysis, two: mm.Study) -> str:
@@ -266,10 +300,10 @@ def _f(report: mm.RankReport) -> float:
     return value if isinstance(value, float) else float("nan")
 
 
-def _say_where(files: dict[str, Path]) -> None:
+def _say_where(files: dict[str, Path], *, err: bool) -> None:
     if files:
         folder = files["report"].parent
-        click.echo(f"\nReport: {files['report']}\nTables and figures: {folder}")
+        click.echo(f"\nReport: {files['report']}\nTables and figures: {folder}", err=err)
 
 
 if __name__ == "__main__":

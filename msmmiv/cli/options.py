@@ -1,4 +1,4 @@
-"""Options that several commands share, and refusals in plain words."""
+"""Options that several commands share, and warnings in plain words."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeVar, get_args
 import click
 
 from msmmiv.design import Estimand, TreatmentKind, WeightKind
-from msmmiv.errors import MsmmivError, MsmmivWarning
+from msmmiv.errors import MsmmivWarning
 from msmmiv.moments.cells import Missing
 from msmmiv.show.words import one_line
 
-__all__ = ["TABLE_COLUMNS", "plain_words", "with_roles", "with_table"]
+__all__ = ["TABLE_COLUMNS", "plain_words", "with_json", "with_roles", "with_table"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,9 +77,15 @@ def with_roles(command: F) -> F:
     return command
 
 
+#: One document instead of the page; warnings and messages still go to stderr.
+with_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else; messages go to stderr."
+)
+
+
 @contextmanager
 def plain_words() -> Iterator[None]:
-    """Refusals and warnings as sentences on stderr; anything else is a bug and keeps its traceback."""
+    """Warnings of ours as sentences on stderr, each once; how refusals are said is up to `KindGroup`."""
     said: set[str] = set()
 
     def say(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
@@ -93,8 +99,4 @@ def plain_words() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", MsmmivWarning)
         default, warnings.showwarning = warnings.showwarning, say
-        try:
-            yield
-        except MsmmivError as error:
-            click.echo(f"Error: {one_line(error)}", err=True)
-            raise SystemExit(2) from error
+        yield

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import pandas as pd
 
 import msmmiv as mm
 from msmmiv.audit.checks import design_of
+from msmmiv.cli.files import check_file, paths_of
 from msmmiv.cli.options import TABLE_COLUMNS
 from msmmiv.design import Label
 from msmmiv.errors import ColumnError, TreatmentError, listing
 from msmmiv.moments.cells import Missing
 from msmmiv.moments.published import guess_columns, read_shares, read_table, table_shares
 
-__all__ = ["arguments_of", "audited", "shares_of", "source_of", "study_of"]
+__all__ = ["arguments_of", "audited", "is_moments", "read_persons", "shares_of", "source_of", "study_of"]
+
+T = TypeVar("T")
 
 _HEADER = b'# {"format": "msmmiv-moments'
 _FOOTER = b'"format": "msmmiv-moments'
@@ -32,8 +34,7 @@ def source_of(
     columns = {k: given.pop(k) for k in TABLE_COLUMNS}
     roles = {k: v for k, v in given.items() if v not in (None, ())}
     options = [f"--{k.replace('_', '-')}" for k, v in columns.items() if v not in (None, ())]
-    paths = sorted(glob.glob(file)) if glob.has_magic(file) else [file]  # noqa: PTH207 - absolute patterns too
-    moments = any(_is_moments(Path(p)) for p in paths)
+    moments = any(is_moments(Path(p)) for p in paths_of(file))
     if moments or set(roles) - {"site"}:
         if options:
             kind = "these are moments" if moments else "-y, -t and -m are about persons"
@@ -66,8 +67,8 @@ def shares_of(
 def study_of(file: str, given: dict[str, Any], missing: Missing | None) -> mm.Study:
     """The study of a file of persons with its roles, or of moments files, which carry theirs."""
     roles = {k: v for k, v in given.items() if v not in (None, ())}
-    paths = sorted(glob.glob(file)) if glob.has_magic(file) else [file]  # noqa: PTH207 - absolute patterns too
-    kinds = {_is_moments(Path(p)) for p in paths}
+    paths = paths_of(file)
+    kinds = {is_moments(Path(p)) for p in paths}
     if kinds == {True}:
         if extra := [*roles, *["missing"] * (missing is not None)]:
             raise click.UsageError(
@@ -76,21 +77,22 @@ def study_of(file: str, given: dict[str, Any], missing: Missing | None) -> mm.St
         return mm.Study(mm.Moments.load(*paths))
     if kinds == {True, False}:
         raise click.UsageError(f"{file!r} matches moments files and other files; analyse them apart.")
+    return read_persons(roles, lambda design: mm.Study(file, design, missing=missing or "error"))
+
+
+def read_persons(roles: dict[str, Any], read: Callable[[mm.Design], T]) -> T:
+    """What ``read`` makes of the design; the reference arm is tried as a number and as a word."""
     needed = {"outcome": "-y", "treatment": "-t", "mediators": "-m", "site": "-s"}
     absent = [f"{option} ({name.removesuffix('s')})" for name, option in needed.items() if name not in roles]
     if absent:
         raise click.UsageError(f"Say which column is which: {', '.join(absent)} missing.")
     labels = _labels(roles.pop("control", None))
-
-    def read(control: Any) -> mm.Study:
-        return mm.Study(file, mm.Design(**roles, control=control), missing=missing or "error")
-
     try:
-        return read(labels[0])
+        return read(mm.Design(**roles, control=labels[0]))
     except TreatmentError:
         for other in labels[1:]:
             with suppress(TreatmentError):
-                return read(other)
+                return read(mm.Design(**roles, control=other))
         raise
 
 
@@ -136,7 +138,7 @@ def audited(
 
 def _site_table(file: str, site: str, sites: Sequence[Label]) -> pd.DataFrame:
     """Site covariates from a CSV file, indexed by the labels that the data have."""
-    table = read_table(file, site)
+    table = read_table(check_file(file), site)
     if site not in table:
         raise ColumnError.not_found(
             site, "site", [str(c) for c in table], where="the file of site covariates"
@@ -160,7 +162,7 @@ def _labels(text: str | None) -> list[Any]:
     return [text] if word is None else [text, word]
 
 
-def _is_moments(path: Path) -> bool:
+def is_moments(path: Path) -> bool:
     """Whether a file is one that `Moments.save` wrote, without reading it all."""
     if not path.is_file():
         return False

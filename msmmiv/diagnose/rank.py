@@ -24,7 +24,7 @@ from msmmiv.diagnose.strength import (
 )
 from msmmiv.diagnose.thresholds import thresholds
 from msmmiv.diagnose.variation import variation
-from msmmiv.errors import DataError, MsmmivError
+from msmmiv.errors import DataError, MsmmivError, count, listing
 from msmmiv.estimate.system import System, build_system
 from msmmiv.inference.rank_tests import cragg_donald_test
 from msmmiv.inference.tests import NotApplicable
@@ -32,6 +32,7 @@ from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.sums import Rows
 from msmmiv.moments.within import within_sites
+from msmmiv.notebook import card, frame_table, label, prose
 
 __all__ = ["RankReport", "rank"]
 
@@ -96,6 +97,20 @@ class RankReport(RankNumbers):
 
     def __str__(self) -> str:
         return page(self, self.sentences)
+
+    def _repr_html_(self) -> str:
+        names = listing([label(m) for m in self.mediators])
+        found = self.strength.select_dtypes("number").dropna(axis="columns", how="all").columns
+        numbers = [c for c in found if not str(c).endswith("p_value")]
+        directions, caption = self.to_frame(), "Strength by direction, strongest first; noise alone gives 1"
+        return card(
+            f"Rank, assumption (viii), of {names}", prose(self.sentence, 1200),
+            f"{count(self.n_sites, 'site')}, {count(self.n_instruments, 'instrument')}"
+            f"{', direct effect free' if self.direct_effect else ''}.",
+            prose(self.why_no_spectrum) if directions.empty else
+            frame_table(directions, what="directions", caption=caption),
+            frame_table(self.strength[["mediator", *numbers]], what="mediators", caption="First-stage F"),
+        )  # fmt: skip
 
 
 def rank(

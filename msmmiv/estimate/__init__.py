@@ -12,6 +12,7 @@ import numpy as np
 from msmmiv.errors import ChoiceError, DesignError, check_choice, listing
 from msmmiv.estimate.corrected import BCLinear, BCSymmetric
 from msmmiv.estimate.covariances import Spread, choose_correction, choose_covariance, covariance
+from msmmiv.estimate.identification import identification
 from msmmiv.estimate.kclass import Fuller, KClass, Liml, Mbtsls, Solution, eliminated
 from msmmiv.estimate.recommend import recommend
 from msmmiv.estimate.stages import first_stages, overidentification, wu_hausman
@@ -344,6 +345,7 @@ def _run(
         reduced_form=shared.stages[0], sargan=tests[0], basmann=tests[1],
         wu_hausman=shared.exogeneity[0], wu_hausman_robust=shared.exogeneity[1],
         notes=(*notes_text(system, name, kind, corrected=few), *notes, *spread.notes), design=m.design, flow=m.flow,
+        identify=partial(identification, system, coefficients, kind, rows),
     )  # fmt: skip
 
 

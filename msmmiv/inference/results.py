@@ -12,10 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import listing
+from msmmiv.errors import MomentsInsufficient, listing
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.equations import SiteEquations
+from msmmiv.inference.estimate_card import estimate_card
 from msmmiv.inference.intervals import Intervals
+from msmmiv.inference.ivreg2 import Identification, Ivreg2Page, ivreg2_page
+from msmmiv.inference.maketables import ForMaketables
 from msmmiv.inference.stage import FirstStage
 from msmmiv.inference.tests import TestResult, TestStatistic
 from msmmiv.inference.wald import wald_test
@@ -28,7 +31,7 @@ Interval: TypeAlias = Literal["wald", "score"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Estimate:
+class Estimate(ForMaketables):
     """The result of a fit: never changes, prints itself, converts to tidy frames.
 
     Attributes
@@ -80,6 +83,8 @@ class Estimate:
     design : Design
     flow : SampleFlow
     seed : int or None
+    identify : callable or None
+        Makes the tests of identification that `ivreg2` prints.
     """
 
     method: str
@@ -116,6 +121,7 @@ class Estimate:
     flow: SampleFlow
     beside: tuple[Estimate, ...] = ()
     seed: int | None = None
+    identify: Callable[[], Identification] | None = field(default=None, repr=False)
 
     def _series(self, values: npt.ArrayLike, name: str) -> pd.Series[float]:
         return pd.Series(np.array(values, dtype=float), index=pd.Index(self.terms, name="term"), name=name)
@@ -279,6 +285,22 @@ class Estimate:
         """
         return wald_test(self.terms, self.coefficients, self.covariance, restriction, value, df=self.df_resid)
 
+    def ivreg2(self) -> Ivreg2Page:
+        """The fit as a page in the order of Stata's ivreg2, with that program's numbers; see docs/tables.md.
+
+        Raises
+        ------
+        ChoiceError
+            Not 2SLS, LIML or Fuller.
+        MomentsInsufficient
+            A fit that `msmmiv.fit` did not make.
+        """
+        if self.identify is None:
+            raise MomentsInsufficient(
+                "Tests of identification need the moments behind a fit; this one has none."
+            )
+        return ivreg2_page(self, self.identify())
+
     @property
     def summary(self) -> str:
         """The fit as a page of text."""
@@ -286,6 +308,8 @@ class Estimate:
 
     def __str__(self) -> str:
         return self.summary
+
+    _repr_html_ = estimate_card
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the site tables as JSON-able values."""

@@ -29,6 +29,7 @@ from msmmiv.moments.exchange import read_table, write_table
 from msmmiv.moments.flow import DroppedSite, MissingCount, SampleFlow
 from msmmiv.moments.frames import open_rows
 from msmmiv.moments.labels import check_spelling, plain
+from msmmiv.moments.moments_card import moments_card
 from msmmiv.moments.sums import CellSums, Rows
 
 __all__ = ["Missing", "Moments"]
@@ -395,3 +396,5 @@ class Moments(CodedCells):
         kinds += [f"{len(v)} {k}" for k, v in (("blocks", self.blocks), ("arms", self.arms)) if v]
         kinds += [f"{len(self.clusters)} clusters"] if self.clusters else []
         return f"Moments({self.n.sum():,.0f} rows in {self.n_cells:,} cells: {', '.join(kinds)})"
+
+    _repr_html_ = moments_card

@@ -25,6 +25,7 @@ from msmmiv.moments.noise import site_noise
 from msmmiv.moments.published import check_table, numbers_of, published_covariance
 from msmmiv.moments.site_covariance import equal_weights, joint_covariance
 from msmmiv.moments.within import Within, within_sites
+from msmmiv.notebook import card, frame_table, label, number
 
 __all__ = ["SiteEffects"]
 
@@ -312,6 +313,19 @@ class SiteEffects:
             out[f"{name}_se"] = error[:, j]
             out[f"cov_itt_{name}"] = block[:, 0, j]
         return pd.DataFrame(out, self._index()).reset_index()
+
+    def _repr_html_(self) -> str:
+        sizes = zip(self.mediators[:3], np.nanmean(self.estimates[:, :, 1:4], axis=(0, 1)), strict=True)
+        frame = self.to_frame()
+        shown = [c for c in frame if c != "weight" and not str(c).startswith("cov_itt_")]
+        return card(
+            f"Effects of the treatment in {len(self.sites):,} sites",
+            f"On {label(self.outcome)} (itt) {number(float(np.nanmean(self.itt)))} on average; on "
+            f"{', '.join(f'{label(m)} {number(float(x))}' for m, x in sizes)}, sites counted alike.",
+            frame_table(frame[shown], what="rows" if len(self.contrasts) > 1 else "sites"),
+            notes=[f"Standard errors: {self.error_kind}.",
+                   "Cov(itt, compliance) assumed zero." if self.zero_covariance_assumed else ""],
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         arms = f" x {len(self.contrasts)} arms" if len(self.contrasts) > 1 else ""

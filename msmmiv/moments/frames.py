@@ -7,7 +7,6 @@ tests pass on it.
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,14 +27,14 @@ from msmmiv.errors import (
     listing,
 )
 from msmmiv.linalg import Array
+from msmmiv.moments.data_file import DataFile, header, patterns
 from msmmiv.moments.labels import plain_labels
 from msmmiv.moments.sums import Frame, Rows, to_pandas
 
-__all__ = ["open_rows", "read_parquet", "write_parquet"]
+__all__ = ["first_rows", "open_rows", "read_parquet", "write_parquet"]
 
 #: Engines whose frames are accepted; files are read by DuckDB.
 ENGINES = (nw.Implementation.PANDAS, nw.Implementation.DUCKDB)
-FILES = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
 KEYS = ("site", "block", "arm", "cluster")
 NO_LABELS = (nw.Binary, nw.List, nw.Array, nw.Struct)
 #: Types whose labels are read as text; maps are unknown to narwhals before 2.29.
@@ -148,52 +147,59 @@ def _native(data: Any, design: Design) -> tuple[Any, Callable[[pd.DataFrame], Fr
     """A native frame, and a way to bring a small table beside it (for joins)."""
     if isinstance(data, pd.DataFrame):
         return _plain_frame(data, design), nw.from_native
-    if not isinstance(data, str | Path):
+    if not isinstance(data, str | Path | DataFile):
         return data, lambda small: _beside_relation(data, small)
+    return _relation(data if isinstance(data, DataFile) else DataFile((str(data),)), design)
+
+
+def first_rows(data: DataFile, most: int) -> pd.DataFrame:
+    """The first rows of files, all columns, as `open_rows` would read them: for looking at columns.
+
+    Raises
+    ------
+    DataError
+        As `open_rows`.
+    """
+    relation, _ = _relation(data, None)
+    with _reading(data):
+        frame: pd.DataFrame = relation.limit(most).df()
+    return frame
+
+
+def _relation(data: DataFile, design: Design | None) -> tuple[Any, Callable[[pd.DataFrame], Frame]]:
     import duckdb
 
-    path = Path(data)
-    if path.is_dir():
-        ending = next((e for e in FILES if any(path.glob(f"*{e}"))), ".csv")
-        raise DataError(
-            f"{str(path)!r} is a folder. To read its files as one, give {str(path / f'*{ending}')!r}."
-        )
-    reader = FILES.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"{path.name!r} does not end in one of {listing(FILES, quote=True)}. Convert the file, or read it "
-            "into a pandas frame and give that."
-        )
-    pattern = str(path)
-    if path.is_file():
-        pattern = glob.escape(pattern)
-        if path.stat().st_size == 0:
-            raise DataError(f"File {str(path)!r} is empty.")
-    elif not any(mark in pattern for mark in "*?["):
-        near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}")) if path.parent.is_dir() else []
-        found = f" The folder has {listing(near, quote=True, most=5)}." if near else ""
-        raise DataError(f"File {str(path)!r} was not found.{found}")
+    reader, found = patterns(data)
     connection = duckdb.connect()
     options = READ_CSV if reader == "read_csv" else ""
+    options += "".join(f", {name}=?" for name in data.options)
     with _reading(data):
-        files = sorted(glob.glob(pattern))  # noqa: PTH207 - the pattern may be absolute
+        files = data.files
         for file in files:
-            _check_columns(connection, reader, file, design, alone=len(files) == 1)
-        relation = connection.sql(f"SELECT * FROM {reader}(?, union_by_name=true{options})", params=[pattern])  # noqa: S608 - reader is from FILES
+            if design is not None:
+                _check_columns(connection, reader, file, design, data, alone=len(files) == 1)
+        relation = connection.sql(
+            f"SELECT * FROM {reader}(?, union_by_name=true{options})",  # noqa: S608 - names from FILES and options
+            params=[found, *data.options.values()],
+        )
     return relation, lambda table: nw.from_native(connection.from_df(table))
 
 
-def _check_columns(connection: Any, reader: str, file: str, design: Design, *, alone: bool) -> None:
+def _check_columns(
+    connection: Any, reader: str, file: str, design: Design, data: DataFile, *, alone: bool
+) -> None:
     """Look at a file's own header: reading several as one would fill what one of them lacks with nulls."""
-    relation = connection.sql(f"SELECT * FROM {reader}(?) LIMIT 0", params=[glob.escape(file)])  # noqa: S608 - see FILES
+    options = "".join(f", {name}=?" for name in data.options)
+    relation = connection.sql(
+        f"SELECT * FROM {reader}(?{options}) LIMIT 0",  # noqa: S608 - see _relation
+        params=[glob.escape(file), *data.options.values()],
+    )
     for role, column in design.roles():
         if column not in relation.columns and not alone:
             raise ColumnError.not_found(column, role, relation.columns, where=f"{Path(file).name!r}")
-        if reader == "read_csv" and f"{column}_1" in relation.columns:
-            with Path(file).open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-                named = re.split(r"[,;|\t]", lines.readline().strip())
-            if [n.strip("\"' ") for n in named].count(column) > 1:
-                raise ColumnError(f"{column!r} is the name of more than one column of {Path(file).name!r}.")
+        twice = reader == "read_csv" and f"{column}_1" in relation.columns
+        if twice and header(file, data).count(column) > 1:
+            raise ColumnError(f"{column!r} is the name of more than one column of {Path(file).name!r}.")
 
 
 def _beside_relation(relation: Any, small: pd.DataFrame) -> Frame:  # noqa: ARG001 - read by the query
@@ -204,7 +210,7 @@ def _beside_relation(relation: Any, small: pd.DataFrame) -> Frame:  # noqa: ARG0
 @contextmanager
 def _reading(data: Any) -> Iterator[None]:
     """Files are read when they are counted: say which file a complaint of the reader is about."""
-    if not isinstance(data, str | Path):
+    if not isinstance(data, str | Path | DataFile):
         yield
         return
     import duckdb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -47,6 +48,8 @@ class Analysis:
         Coefficients of the headline's estimator without each site in turn.
     audit : Audit
         Nine findings.
+    stamp : mapping of str to str, optional
+        What the numbers were made from, where a study file says it: hashes of the file and of the data, and the seed.
     """
 
     title: str
@@ -63,3 +66,4 @@ class Analysis:
     bias: BiasDecomposition | NotApplicable
     leave_one_out: pd.DataFrame | NotApplicable
     audit: Audit
+    stamp: Mapping[str, str] | None = None

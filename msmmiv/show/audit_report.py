@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
 from msmmiv.audit.assumptions import Assumption
+from msmmiv.audit.check_names import CHECK_NAMES
 from msmmiv.audit.findings import Finding
 from msmmiv.audit.result import Audit
 from msmmiv.diagnose.evidence import Evidence
@@ -19,7 +21,7 @@ from msmmiv.show.tables import Table, make, p_cell
 from msmmiv.show.template import filled, in_report
 from msmmiv.show.words import number, one_line, p_value
 
-__all__ = ["finding_items", "prompts_of", "render_audit"]
+__all__ = ["checks_table", "figure_links", "finding_items", "prompts_of", "render_audit", "sensitivity_table"]
 
 #: Which figures belong to an assumption, by the beginning of their names.
 _FIGURES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -111,7 +113,7 @@ def _item(found: Finding, drawn: Sequence[str]) -> dict[str, Any]:
         "statement": form.statement,
         "formal": unicode_math(form.formal),
         "reasons": _short_reasons(found),
-        "argument": found.argument,
+        "argument": _paragraphs(found.argument or ""),
         "breaks": greek(form.breaks),
         "data_can_say": form.data_can_say,
         "questions": found.assumption.questions,
@@ -119,6 +121,11 @@ def _item(found: Finding, drawn: Sequence[str]) -> dict[str, Any]:
         "evidence": _evidence(found) if found.evidence else None,
         "figures": [name for name in drawn if name.startswith(wanted)] if wanted else [],
     }
+
+
+def _paragraphs(text: str) -> list[str]:
+    """A text at its empty lines; single line breaks stay."""
+    return [part.strip() for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n")) if part.strip()]
 
 
 def prompts_of(assumption: Assumption) -> list[tuple[str, str]]:
@@ -154,6 +161,47 @@ def _evidence(found: Finding) -> Table:
         rows.append([*row, *([p_cell(p) if math.isfinite(p) else ""] if several else []), _reading(e)])
     columns = ["Test", "Role", "p", *(["Adjusted p"] if several else []), "Reading"]
     return make("What was looked at", columns, rows)
+
+
+def checks_table(audit: Audit) -> Table:
+    """The checks with a p-value, each once, with the assumptions it speaks to; those of rank have a section."""
+    found: dict[tuple[str, str], tuple[Evidence, list[str]]] = {}
+    for f in audit.findings:
+        for e in f.evidence:
+            if e.applies and math.isfinite(e.test.pvalue) and not e.check.startswith("rank."):
+                found.setdefault((e.check, e.test.name), (e, []))[1].append(f"({f.id})")
+    rows = [[e.test.name, ", ".join(to), _role(e.role), CHECK_NAMES[e.check], p_cell(e.test.pvalue)]
+            for e, to in found.values()]  # fmt: skip
+    return make("Checks of the audit", ["Test", "Speaks to", "Role", "What is compared", "p"], rows)
+
+
+def sensitivity_table(audit: Audit) -> Table:
+    """How large a violation would change the conclusion, or why that is not known.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> table = sensitivity_table(mm.Study(mm.data.star()).audit(draws=199))
+    >>> table.rows[0][2].text[:57]
+    'The coefficient of class_size, -1.19, would be zero under'
+    """
+    rows = [[_capital(CHECK_NAMES[e.check]), f"({f.id})", _reading(e)]
+            for f in audit.findings for e in f.evidence if e.check.startswith("sensitivity.")]  # fmt: skip
+    return make("Violations of an assumption", ["Violation", "Of", "What it would do"], rows)
+
+
+def figure_links(audit: Audit, drawn: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Name, words and finding of every figure that shows a check or a sensitivity."""
+    return [
+        (name, name.replace("_", " "), f.id)
+        for f in audit.findings
+        for name in drawn
+        if f.assumption.id != "v" and name.startswith(_FIGURES.get(f.assumption.id, ("\0",)))
+    ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _reading(e: Evidence) -> str:

@@ -11,6 +11,8 @@ import pandas as pd
 
 from msmmiv.audit.json_values import json_text
 from msmmiv.audit.result import Audit
+from msmmiv.diagnose.attrition import Attrition
+from msmmiv.diagnose.balance import CovariateBalance
 from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.rank import RankReport
 from msmmiv.diagnose.shares import ArmShares
@@ -32,7 +34,15 @@ from msmmiv.show.sets import shape_of, term_rows
 from msmmiv.show.summary import rank_text, summary_text
 from msmmiv.show.words import printable
 
-__all__ = ["check_folder", "write_audit", "write_decomposition", "write_outputs", "write_rank"]
+__all__ = [
+    "check_folder",
+    "rank_dict",
+    "results_dict",
+    "write_audit",
+    "write_decomposition",
+    "write_outputs",
+    "write_rank",
+]
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -93,7 +103,7 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     _write(files["summary"], summary_text(analysis))
     _write(files["estimates"], table_text(_estimates(analysis)))
     _write(files["site_effects"], table_text(analysis.effects.to_frame()))
-    _write(files["results"], json_text(_results(analysis)))
+    _write(files["results"], json_text(results_dict(analysis)))
     files["moments"] = analysis.moments.save(path / "moments.csv")
     return files | _rank_files(analysis.rank, path) | _figures(pictures, path)
 
@@ -127,7 +137,7 @@ def write_rank(report: RankReport, folder: str | Path) -> dict[str, Path]:
     path = _made(folder)
     files = {"rank": path / "rank.txt", "rank_json": path / "rank.json"}
     _write(files["rank"], rank_text(report))
-    _write(files["rank_json"], json_text(_rank(report)))
+    _write(files["rank_json"], json_text(rank_dict(report)))
     return files | _rank_files(report, path) | _figures(rank_pictures(report), path)
 
 
@@ -184,8 +194,9 @@ def write_audit(audit: Audit, folder: str | Path) -> dict[str, Path]:
     -------
     dict of str to Path
         ``page`` (HTML), ``checklist`` (HTML, to print), ``audit`` (text), ``json``, the tables ``findings`` and
-        ``evidence``, ``arm_shares`` (units and share of each arm by site, where there are people and arms), the graph
-        as ``dot``, ``mermaid`` and ``dagitty``, and ``figures/<name>``.
+        ``evidence``, where there are people and arms ``arm_shares`` (units and share of each arm by site), ``balance``
+        and ``attrition`` (over all sites, and ``_by_site``), the graph as ``dot``, ``mermaid`` and ``dagitty``, and
+        ``figures/<name>``.
 
     Raises
     ------
@@ -213,13 +224,24 @@ def write_audit(audit: Audit, folder: str | Path) -> dict[str, Path]:
         "mermaid": ("dag.mmd", dag.to_mermaid()),
         "dagitty": ("dag.dagitty", dag.to_dagitty()),
     }
-    shares = audit.results.get("shares")
-    if isinstance(shares, ArmShares) and shares.arms:
-        texts["arm_shares"] = ("arm_shares.csv", table_text(shares.to_frame()))
+    texts |= {name: (f"{name}.csv", table_text(frame)) for name, frame in _site_tables(audit).items()}
     files = {name: path / file for name, (file, _) in texts.items()}
     for name, (_, text) in texts.items():
         _write(files[name], text)
     return files | _figures(pictures, path)
+
+
+def _site_tables(audit: Audit) -> dict[str, pd.DataFrame]:
+    """What the checks of assignment have for every site, by file; none that is empty."""
+    shares, compared, lost = (audit.results.get(name) for name in ("shares", "balance", "attrition"))
+    found = {}
+    if isinstance(shares, ArmShares) and shares.arms:
+        found["arm_shares"] = shares.to_frame()
+    if isinstance(compared, CovariateBalance):
+        found |= {"balance": compared.to_frame(), "balance_by_site": compared.site_frame()}
+    if isinstance(lost, Attrition):
+        found |= {"attrition": lost.to_frame(), "attrition_by_site": lost.site_frame()}
+    return {name: frame for name, frame in found.items() if len(frame)}
 
 
 def _made(folder: str | Path) -> Path:
@@ -282,7 +304,7 @@ def _heterogeneity(found: Heterogeneity) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rank(report: RankReport) -> dict[str, Any]:
+def rank_dict(report: RankReport) -> dict[str, Any]:
     """Every number of the report, by table; of the compliances themselves site_effects.csv has the estimates."""
     found = report.spectrum
     return {
@@ -298,7 +320,8 @@ def _rank(report: RankReport) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _results(analysis: Analysis) -> dict[str, Any]:
+def results_dict(analysis: Analysis) -> dict[str, Any]:
+    """What ``results.json`` holds: design, flow, every fit with its sets, rank, audit, versions."""
     rank, spread, bias, without = analysis.rank, analysis.heterogeneity, analysis.bias, analysis.leave_one_out
     return {
         "title": analysis.title,
@@ -310,7 +333,7 @@ def _results(analysis: Analysis) -> dict[str, Any]:
         "headline": 0,
         "fits": [_fit(f) for f in analysis.fits],
         "skipped": list(analysis.skipped),
-        "rank": _rank(rank),
+        "rank": rank_dict(rank),
         "anderson_rubin": [
             s.to_dict() | {"set": str(s)} if isinstance(s, ConfidenceSet) else _maybe(s)
             for s in analysis.anderson_rubin

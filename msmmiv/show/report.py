@@ -11,11 +11,11 @@ from msmmiv.errors import OutputError
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.show import explain, peers, rank_tables, readings, reproduce, tables
 from msmmiv.show.analysis import Analysis
-from msmmiv.show.audit_report import finding_items
+from msmmiv.show.audit_report import checks_table, figure_links, finding_items, sensitivity_table
 from msmmiv.show.plots import Picture, gallery
 from msmmiv.show.provenance import moments_digest, versions
 from msmmiv.show.template import filled, source
-from msmmiv.show.words import fit_label, one_line, question
+from msmmiv.show.words import one_line, question
 
 __all__ = ["render_report", "write_report"]
 
@@ -93,7 +93,6 @@ def _context(analysis: Analysis, drawn: Sequence[str]) -> dict[str, Any]:
         "flow": tables.flow(moments.flow),
         "missing": tables.missing_by_arm(moments),
         "headline": tables.headline(fit),
-        "headline_label": fit_label(fit),
         "notes": fit.notes,
         "estimates": tables.all_estimates(analysis.fits),
         "skipped": analysis.skipped,
@@ -118,19 +117,39 @@ def _context(analysis: Analysis, drawn: Sequence[str]) -> dict[str, Any]:
         "assumed_zero": analysis.effects.zero_covariance_assumed,
         "findings": finding_items(analysis.audit, drawn),
         "opened": False,
+        "checks": checks_table(analysis.audit),
+        "sensitivity": sensitivity_table(analysis.audit),
+        "drawn_checks": figure_links(analysis.audit, drawn),
         "limits": readings.limits(fit),
         "python": reproduce.python_lines(analysis),
         "cli": reproduce.cli_line(analysis),
         "stata": reproduce.stata_lines(analysis),
         "fixest": reproduce.fixest_lines(analysis),
+        "ivreg": reproduce.ivreg_lines(analysis),
         "linearmodels": reproduce.linearmodels_lines(analysis),
         "peers": peers.other_lines(analysis),
         "peers_note": peers.PEERS,
         "remarks": _remarks(analysis),
         "versions": versions(),
-        "digest": moments.design.digest,
-        "moments_digest": moments_digest(moments),
+        "seeds": _seeds(analysis),
+        "seals": _seals(analysis),
     }
+
+
+def _seeds(analysis: Analysis) -> str:
+    """The seeds of everything that was simulated."""
+    audit, found = analysis.audit, analysis.rank.spectrum
+    rank = "" if found is None else f"; rank: seed {found.seed}, {found.draws:,} draws"
+    return f"Simulated null distributions of the audit: seed {audit.seed}, {audit.draws:,} draws{rank}."
+
+
+def _seals(analysis: Analysis) -> dict[str, str]:
+    """Hashes of design and moments, and of the files the analysis was made from where they are known."""
+    own = {
+        "design": analysis.moments.design.digest,
+        "moments (SHA-256)": moments_digest(analysis.moments),
+    }
+    return own | {one_line(name): one_line(seal) for name, seal in (analysis.stamp or {}).items()}
 
 
 def _pages(analysis: Analysis) -> dict[str, Any]:

@@ -16,6 +16,7 @@ __all__ = [
     "cli_line",
     "exogenous_lines",
     "fixest_lines",
+    "ivreg_lines",
     "linearmodels_lines",
     "python_lines",
     "r_name",
@@ -183,6 +184,36 @@ def fixest_lines(analysis: Analysis) -> str:
         f"data = df{weights}, vcov = {vcov})"
     )
     return "\n".join(lines)
+
+
+def ivreg_lines(analysis: Analysis) -> str:
+    """The same 2SLS coefficients with ivreg (R).
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> print(ivreg_lines(mm.Study(mm.data.star()).analysis()).splitlines()[1])
+    fit <- ivreg(math ~ class_size + factor(school) | small:factor(school) + factor(school), data = df)
+    """
+    fit, d = analysis.two_stage, analysis.moments.design
+    arms, lines = analysis.moments.arms, ["library(ivreg)"]
+    site, treatment = f"factor({r_name(d.site)})", r_name(d.treatment)
+    if len(arms) > 2:
+        treatment = f"factor({treatment})"
+    elif arms and not _zero_one(arms):
+        lines.append(f"df$treated <- as.integer(df[[{_r_text(str(d.treatment))}]] != {_r_text(arms[0])})")
+        treatment = "treated"
+    exogenous = [r_name(x) for x in d.covariates] + [treatment] * fit.direct_effect
+    exogenous.append(f"interaction({r_name(d.site)}, {r_name(d.block)}, drop = TRUE)" if d.block else site)
+    left = " + ".join([*map(r_name, d.mediators), *exogenous])
+    right = " + ".join([f"{treatment}:{site}", *exogenous])
+    weights = f", weights = {r_name(d.weights)}" if d.weights else ""
+    groups = {"cluster": d.cluster or "", "site": d.site}.get(fit.cov_type)
+    robust = 'vcov = sandwich::vcovHC, type = "HC1"'
+    errors = robust if groups is None else f"vcov = sandwich::vcovCL, cluster = ~{r_name(groups)}"
+    lines.append(f"fit <- ivreg({r_name(d.outcome)} ~ {left} | {right}, data = df{weights})")
+    shown = "summary(fit)" if fit.cov_type == "classical" else f"lmtest::coeftest(fit, {errors})"
+    return "\n".join([*lines, shown])
 
 
 def linearmodels_lines(analysis: Analysis) -> str:

@@ -148,13 +148,22 @@ def bias(found: BiasDecomposition) -> Table:
         rows += [
             (m, p.name, p.meaning, Cell("–"), p.status)
             if p.status
-            else (m, p.name, p.meaning, float(p.estimate[j]), float(p.std_errors[j]))
+            else (m, p.name, p.meaning, *_no_dust(p.estimate[j], p.std_errors[j], scale=found.observed[j]))
             for p in found.parts
         ]
         rows.append((m, "expected 2SLS", "the sum of these parts", float(found.expected[j]), Cell("")))
         rows.append((m, "observed 2SLS", "what the data gave", float(found.observed[j]), Cell("")))
     columns = ("Mediator", "Part", "Meaning", "Size", "Std. error")
     return make("Why two-stage least squares may miss the average effect", columns, rows)
+
+
+def _no_dust(*values: float, scale: float) -> tuple[float, ...]:
+    """The values, with those that are a zero that went through arithmetic as zero.
+
+    >>> _no_dust(1e-16, 0.2, scale=-0.7)
+    (0.0, 0.2)
+    """
+    return tuple(0.0 if abs(v) <= 1e-12 * abs(scale) else float(v) for v in values)
 
 
 def _range(low: float, high: float) -> str:

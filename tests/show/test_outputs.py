@@ -166,6 +166,19 @@ def test_an_audit_leaves_the_share_of_each_arm_by_site(tmp_path):
     assert table["planned"].xs("none", level="arm").to_numpy() == pytest.approx(0.4)
 
 
+def test_an_audit_leaves_balance_and_attrition_over_all_sites_and_by_site(tmp_path):
+    trial_ = mm.simulate("vi", variant="attrition", sites=12, people=60, seed=2)
+    audit = mm.Study(trial_.frame, trial_.design).audit(draws=199)
+    files = write_audit(audit, tmp_path)
+    for name in ("balance", "attrition"):
+        whole, by_site = pd.read_csv(files[name]), pd.read_csv(files[f"{name}_by_site"])
+        pd.testing.assert_frame_equal(whole, audit.results[name].to_frame(), check_dtype=False, rtol=1e-9)
+        assert set(by_site["site"]) <= set(range(12))
+    lost = trial_.frame["y"].isna().groupby(trial_.frame["t"]).sum()
+    whole = pd.read_csv(files["attrition"]).query("column == 'y'").set_index("arm")["missing"]
+    assert whole.to_dict() == lost.to_dict()
+
+
 def test_without_people_or_arms_there_are_no_shares_to_write(tmp_path):
     dose = mm.simulate(dose=True, arms=3, sites=14, people=30, seed=1)
     for source in (mm.simulate(sites=14, people=30, seed=1).effects, dose.moments):

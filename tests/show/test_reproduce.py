@@ -34,6 +34,9 @@ CASES = {
 }  # fmt: skip
 
 
+BLOCKS = "interaction(s, b, drop = TRUE)"
+
+
 def case(name, tmp_path):
     options = dict(CASES[name])
     rows = trial(range(7), arms=options.pop("arms", (0, 1)), seed=len(name))
@@ -54,7 +57,7 @@ def test_linearmodels_lines_give_the_same_coefficients(name, tmp_path):
     code = code.replace(last, "result = " + re.fullmatch(r"print\((.*)\)", last)[1])
     exec(code, {"df": rows}, found)  # noqa: S102 - our own lines are what is tested
     expected = analysis.two_stage.params
-    assert found["result"].params[expected.index].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-7)
+    assert found["result"].params[expected.index].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-9)
     ratio = found["result"].std_errors[expected.index] / analysis.two_stage.std_errors
     assert ratio.to_numpy() == pytest.approx(np.full(len(ratio), ratio.iloc[0]), rel=1e-6)
 
@@ -108,11 +111,33 @@ def test_lines_for_stata_and_r(name, stata, r, tmp_path):
     assert reproduce.fixest_lines(analysis).splitlines()[-1] == r
 
 
+@pytest.mark.parametrize(
+    ("name", "ivreg", "errors"),
+    [
+        ("plain", "y ~ m1 + factor(s) | t:factor(s) + factor(s), data = df", "vcovCL, cluster = ~s"),
+        ("covariate and clusters", "y ~ m1 + m2 + x + factor(s) | t:factor(s) + x + factor(s), data = df",
+         "vcovCL, cluster = ~s"),
+        ("direct effect", "y ~ m1 + t + factor(s) | t:factor(s) + t + factor(s), data = df", "vcovCL, cluster = ~s"),
+        ("three arms", "y ~ m1 + m2 + factor(s) | factor(t):factor(s) + factor(s), data = df", "vcovCL, cluster = ~s"),
+        ("blocks and weights", f"y ~ m1 + {BLOCKS} | t:factor(s) + {BLOCKS}, data = df, weights = w",
+         "vcovCL, cluster = ~s"),
+    ],
+)  # fmt: skip
+def test_lines_for_ivreg_have_the_form_of_the_golden_calls(name, ivreg, errors, tmp_path):
+    """The form that made tests/golden/ivreg_*.json: ``y ~ m1 + m2 + x + site | t:site + x + site``."""
+    _, _, analysis = case(name, tmp_path)
+    first, model, shown = reproduce.ivreg_lines(analysis).splitlines()
+    assert first == "library(ivreg)"
+    assert model == f"fit <- ivreg({ivreg})"
+    assert errors in shown
+
+
 def test_arms_that_are_words_are_recoded():
     analysis = mm.Study(trial(range(5), arms=("off", "on")), design("m1", control="off")).analysis()
     assert "* t coded 0 = off, 1 = on" in reproduce.stata_lines(analysis)
     assert 'df$treated <- as.integer(df[["t"]] != "off")' in reproduce.fixest_lines(analysis)
     assert "i(s, treated)" in reproduce.fixest_lines(analysis)
+    assert "| treated:factor(s) + factor(s)" in reproduce.ivreg_lines(analysis)
 
 
 def test_names_are_quoted_where_a_language_needs_it(hostile):

@@ -31,6 +31,7 @@ from msmmiv.inference.progress import watched
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic
 from msmmiv.linalg import Array
+from msmmiv.notebook import card, frame_table, label, number, prose
 
 __all__ = ["Decomposition"]
 
@@ -354,6 +355,16 @@ class Decomposition:
 
     def __str__(self) -> str:
         return self.summary
+
+    def _repr_html_(self) -> str:
+        through = f"On {label(self.rows.outcome)} through {listing([label(m) for m in self.rows.mediators])}"
+        lead = zip(*(self.effects[c].head(3) for c in ("effect", "estimate", "set")), strict=True)
+        return card(
+            "; ".join(f"{label(e)} {number(b)}, set {label(s)}" for e, b, s in lead),
+            f"{through}, {label(self.method)}.",
+            prose(self.status or ""), frame_table(self.effects, what="effects"),
+            frame_table(self.tidy(), what="terms", caption="Coefficients"), notes=[*self.notes, *self.cautions][:5],
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as JSON-able values: labels as text, None where a number is infinite or missing."""

@@ -12,6 +12,7 @@ from msmmiv.errors import DataError, count
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
 from msmmiv.show.plots.scatter import ARMS, MANY, Z95
+from msmmiv.show.plots.sheet import above, narrow, sheet
 from msmmiv.show.words import number, one_line, p_value, p_words
 
 if TYPE_CHECKING:
@@ -61,10 +62,8 @@ def balance(found: CovariateBalance) -> Picture:
     rows, arms = len(names), len(found.contrasts)
     limit = _limit(found, data)
     with drawing():
-        from matplotlib.figure import Figure
-
         height = min(1.1 + rows * (0.26 + 0.12 * arms), 11.0)
-        figure = Figure(figsize=(5.8, max(height, 2.2)), layout="constrained")
+        figure = sheet(5.8, max(height, 2.2) + 0.6 * narrow())  # there the legend is higher
         axes = figure.add_subplot()
         _sites(axes, found, data, names)
         _pooled(axes, found, data, names)
@@ -154,7 +153,7 @@ def _frame(
     axes.set_ylim(len(names) - 0.5, -0.5)
     step = max(1, int(np.ceil(_PITCH / pitch)))
     axes.set_yticks(range(0, len(names), step), [label(n, 26) for n in names[::step]])
-    axes.tick_params(axis="y", length=0, labelsize=8 if pitch > 12 else 6)
+    axes.tick_params(axis="y", length=0, labelsize=8 if pitch > 12 else 7)
     axes.set_xlabel("Difference between arms, in standard deviations within sites")
     _beside(axes, found, data, names)
 
@@ -204,8 +203,7 @@ def _legend(axes: Axes, found: CovariateBalance) -> None:
             Line2D([], [], color=INK["purple"], linewidth=1.2, linestyle=(0, (3, 2)),
                    label=f"found with 80% power: ±{number(found.detectable, 2)}")
         )  # fmt: skip
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2,
-                columnspacing=1.4, handletextpad=0.6)  # fmt: skip
+    above(axes, handles)
 
 
 def _caption(found: CovariateBalance, data: pd.DataFrame, limit: float) -> str:

@@ -15,6 +15,7 @@ from msmmiv.errors import count
 from msmmiv.linalg import Array
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
 from msmmiv.show.plots.rank import direction_words
+from msmmiv.show.plots.sheet import sheet
 from msmmiv.show.words import number, one_line, short
 
 if TYPE_CHECKING:
@@ -68,13 +69,11 @@ def compliance_map(report: RankReport) -> Picture:
     shares = _shares(report)
     strips = {name: _stripes(100.0 * v[order, None], per, total=True)[:, 0] for name, v in shares.items()}
     with drawing():
-        from matplotlib.figure import Figure
-
         columns = p * d
         wide = 1.0 if columns <= 3 else max(0.34, 3.6 / columns)
         height = 1.3 + 0.165 * max(k, 4) if k <= LABELLED else 6.4
         sizes = [wide * columns, *[0.75] * len(strips)]
-        figure = Figure(figsize=(min(9.5, 1.9 + sum(sizes)), height), layout="constrained")
+        figure = sheet(1.9 + sum(sizes), height)
         panels: list[Any] = list(figure.subplots(1, len(sizes), sharey=True, width_ratios=sizes))
         image = _cells(panels[0], values, d)
         _column_labels(panels[0], c)
@@ -236,7 +235,7 @@ def _strip(axes: Axes, values: Array, name: str) -> None:
         axes.stairs(shown, np.arange(len(shown) + 1), orientation="horizontal", fill=True, color=ink)
     top = float(shown.max(initial=0.0)) or 1.0
     axes.set_xlim(0.0, 1.05 * top)
-    axes.set_xticks([0.0, top], ["0", f"{top:.2g}%"], fontsize=6.5)
+    axes.set_xticks([0.0, top], ["0", f"{top:.2g}%"], fontsize=7)
     axes.tick_params(axis="y", length=0, labelleft=False)
     axes.set_title("Leverage" if name == "all" else "Weakest\ndirection", fontsize=7.5, color=INK["axis"])
     axes.spines["left"].set_visible(False)
@@ -258,7 +257,7 @@ def _largest(
         if all(abs(y - other) >= room for other in taken):
             taken.append(y)
             axes.annotate(
-                label(sites[i], 16), (float(strip[i // per]), y), (3, 0), textcoords="offset points", fontsize=6.5,
+                label(sites[i], 16), (float(strip[i // per]), y), (3, 0), textcoords="offset points", fontsize=7,
                 va="center", color=INK["axis"], annotation_clip=False,
             )  # fmt: skip
 

@@ -17,6 +17,7 @@ from msmmiv.show.plots.compliance_map import common_compliance
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
 from msmmiv.show.plots.rank import direction_words
 from msmmiv.show.plots.scatter import ARMS, MANY
+from msmmiv.show.plots.sheet import above, sheet
 from msmmiv.show.words import number, short
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ def compliance_scatter(report: RankReport) -> Picture | None:
     names = [c.mediators[pair.first], c.mediators[pair.second]]
     origin = common_compliance(c)[:, [pair.first, pair.second]]
     with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.8, 4.3), layout="constrained")
+        figure = sheet(5.8, 4.3)
         axes = figure.add_subplot()
         around = _ellipses(axes, frame)
         _points(axes, frame, c)
@@ -241,8 +240,7 @@ def _legend(axes: Axes, pair: _Pair, c: Compliances) -> None:
             Line2D([], [], linestyle="", marker=m, color=INK[ink], label=f"arm {label(arm, 18)}")
             for arm, (ink, m) in zip(c.contrasts, ARMS, strict=False)
         ]
-    if handles:
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    above(axes, handles)
 
 
 def _names(axes: Axes, frame: pd.DataFrame) -> None:
@@ -258,7 +256,7 @@ def _names(axes: Axes, frame: pd.DataFrame) -> None:
             taken.append(at)
             left = at[0] > right
             axes.annotate(
-                label(row["site"], 16), (x, y), (-5 if left else 5, 4), textcoords="offset points", fontsize=6.5,
+                label(row["site"], 16), (x, y), (-5 if left else 5, 4), textcoords="offset points", fontsize=7,
                 ha="right" if left else "left", color=INK["axis"], zorder=5,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.4},
             )  # fmt: skip

@@ -8,6 +8,7 @@ from msmmiv.audit.dag import CausalDAG
 from msmmiv.errors import listing
 from msmmiv.show.plots.dag_layout import FONT, Arrow, Box, Layout, Mark, lay_out
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.plots.sheet import INCHES, SMALLEST, narrow
 from msmmiv.show.words import one_line
 
 if TYPE_CHECKING:
@@ -52,27 +53,29 @@ def causal_dag(dag: CausalDAG) -> Picture:
     low = (layout.lower[0] - margin, layout.lower[1] - margin - foot)
     high = (layout.upper[0] + margin, layout.upper[1] + margin)
     with drawing():
-        from matplotlib.figure import Figure
-
         edge = 0.06
         size = (high[0] - low[0] + 2 * edge, high[1] - low[1] + 2 * edge)
-        figure = Figure(figsize=size)
+        # Smaller where the sheet asks for it, but never with letters that cannot be read.
+        scale = max(SMALLEST / FONT, min(1.0, INCHES["column" if narrow() else "page"] / size[0]))
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(size[0] * scale, size[1] * scale))
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_axis_off()
         axes.set_xlim(low[0] - edge, high[0] + edge)
         axes.set_ylim(low[1] - edge, high[1] + edge)
         if dag.site is not None:
-            _frame(axes, low, high, dag.site)
+            _frame(axes, low, high, dag.site, scale)
         for arrow in layout.arrows:
             _arrow(axes, arrow, breaking.get((arrow.ends, arrow.two_headed), ""), dag)
         for box in layout.boxes.values():
-            _box(axes, box, dag)
-        _tags(axes, layout, breaking)
+            _box(axes, box, dag, scale)
+        _tags(axes, layout, breaking, scale)
         finished(figure)
     return Picture("causal_dag", figure, frame, _caption(dag, breaking), _alt(dag))
 
 
-def _frame(axes: Axes, low: tuple[float, float], high: tuple[float, float], site: str) -> None:
+def _frame(axes: Axes, low: tuple[float, float], high: tuple[float, float], site: str, scale: float) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     axes.add_patch(
@@ -86,7 +89,7 @@ def _frame(axes: Axes, low: tuple[float, float], high: tuple[float, float], site
         (low[0] + high[0]) / 2,
         low[1] + 0.13,
         words,
-        fontsize=FONT - 1,
+        fontsize=max(SMALLEST, (FONT - 1) * scale),
         color=_HIDDEN,
         ha="center",
         va="center",
@@ -109,7 +112,7 @@ def _arrow(axes: Axes, arrow: Arrow, broken: str, dag: CausalDAG) -> None:
     )  # fmt: skip
 
 
-def _box(axes: Axes, box: Box, dag: CausalDAG) -> None:
+def _box(axes: Axes, box: Box, dag: CausalDAG, scale: float) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     hidden, cause = box.name in dag.unmeasured, box.name in dag.others
@@ -122,17 +125,18 @@ def _box(axes: Axes, box: Box, dag: CausalDAG) -> None:
         )
     )  # fmt: skip
     axes.text(
-        box.x, box.y, box.text, fontsize=FONT, ha="center", va="center",
+        box.x, box.y, box.text, fontsize=FONT * scale, ha="center", va="center",
         color=_HIDDEN if cause else INK["black"], linespacing=1.25, zorder=6,
     )  # fmt: skip
 
 
-def _tags(axes: Axes, layout: Layout, breaking: dict[Mark, str]) -> None:
+def _tags(axes: Axes, layout: Layout, breaking: dict[Mark, str], scale: float) -> None:
     for arrow in layout.arrows:
         if arrow.tag is not None:
             number = f"({breaking[arrow.ends, arrow.two_headed]})"
             axes.text(
-                *arrow.tag, number, fontsize=FONT, color=INK["line"], ha="center", va="center", weight="bold", zorder=7,
+                *arrow.tag, number, fontsize=FONT * scale, color=INK["line"], ha="center", va="center", weight="bold",
+                zorder=7,
                 bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"},
             )  # fmt: skip
 

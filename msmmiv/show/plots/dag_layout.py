@@ -12,6 +12,7 @@ import numpy as np
 from msmmiv.audit.dag_graph import Edge, Graph
 from msmmiv.linalg import Array
 from msmmiv.show.plots.picture import label
+from msmmiv.show.plots.sheet import narrow
 
 __all__ = ["Arrow", "Box", "Layout", "Mark", "lay_out"]
 
@@ -22,9 +23,11 @@ Mark: TypeAlias = tuple[Edge, bool]
 FONT = 9.0
 _LINE = 0.165  # height of a line
 _PAD = 0.11
-_WRAP = 15
+_WRAP = (11, 15)  # in a column, on a page
 _LONGEST = 4
-_GAP = (1.05, 1.35)  # treatment to mediators, mediators to outcome
+#: Treatment to mediators, mediators to outcome: on a page, and in a column.
+_GAP = (1.05, 1.35)
+_CLOSE = (0.5, 0.62)
 _SPACE = 0.3  # between declared causes
 _AWAY = 0.09  # an arrow keeps so far from boxes that are not its own
 _TAG = (0.19, 0.10)  # half width and half height of an assumption's number
@@ -127,7 +130,7 @@ def _wrapped(name: str) -> str:
     for width in (*range(64, 28, -4), 20):
         text = label(name, width)
         longest = max((len(word) for word in text.split()), default=1)
-        lines = textwrap.wrap(text, min(22, max(_WRAP, longest))) or lines
+        lines = textwrap.wrap(text, min(22, max(_WRAP[not narrow()], longest))) or lines
         if len(lines) <= _LONGEST:
             break
     return "\n".join(lines)
@@ -146,8 +149,9 @@ def _boxes(graph: Graph) -> dict[str, Box]:
     found: dict[str, Box] = {}
     t, y, mediators = graph.treatment, graph.outcome, graph.mediators
     middle = max(sizes[m][0] for m in mediators)
-    gap = _GAP[1] + 0.12 * max(0, len(mediators) - 2) * bool(graph.others)
-    x_m = sizes[t][0] / 2 + _GAP[0] + middle / 2
+    first, second = _CLOSE if narrow() else _GAP
+    gap = second + 0.12 * max(0, len(mediators) - 2) * bool(graph.others)
+    x_m = sizes[t][0] / 2 + first + middle / 2
     x_y = x_m + middle / 2 + gap + sizes[y][0] / 2
     height = 0.0
     for i, m in enumerate(mediators):
@@ -160,7 +164,7 @@ def _boxes(graph: Graph) -> dict[str, Box]:
     found[y] = Box(y, "Y", x_y, centre, *sizes[y], texts[y])
     base = max(0.0, found[t].top()[1], found[y].top()[1]) + 0.42
     tall = max((sizes[c][1] for c in graph.others), default=0.0)
-    gaps = sizes[t][0] / 2 + _GAP[0] / 2, x_m + middle / 2 + gap / 2
+    gaps = sizes[t][0] / 2 + first / 2, x_m + middle / 2 + gap / 2
     for name, column, x in _row(graph, sizes, gaps):
         found[name] = Box(name, column, x, base + tall / 2, *sizes[name], texts[name])
     return found

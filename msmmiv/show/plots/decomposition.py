@@ -24,6 +24,7 @@ from msmmiv.show.decomposition_words import (
 )
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
 from msmmiv.show.plots.scatter import MANY
+from msmmiv.show.plots.sheet import above, sheet
 from msmmiv.show.sets import set_words
 from msmmiv.show.words import number, one_line
 
@@ -134,9 +135,7 @@ def decomposition_scatter(found: Decomposition, mediator: str | None = None) -> 
     view = _view(found, chosen_mediator(found, mediator))
     outcome, name = found.rows.outcome, view.mediator
     with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.8, 4.5), layout="constrained")
+        figure = sheet(5.8, 4.5)
         axes = figure.add_subplot()
         around = _ellipses(axes, view.frame)
         _limits(axes, view, around)
@@ -308,8 +307,7 @@ def _legend(axes: Axes, view: _View) -> None:
     )  # fmt: skip
     if found.has_direct_effect and not found.status:
         handles.append(Line2D([], [], label=f"direct effect {number(view.line[0], 3)}", **_diamond()))
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2,
-                columnspacing=1.2, handletextpad=0.6)  # fmt: skip
+    above(axes, handles)
 
 
 def _names(axes: Axes, frame: pd.DataFrame) -> None:
@@ -326,7 +324,7 @@ def _names(axes: Axes, frame: pd.DataFrame) -> None:
             taken.append(at)
             left = at[0] > right
             axes.annotate(
-                label(row["row"], 16), (x, y), (-5 if left else 5, 4), textcoords="offset points", fontsize=6.5,
+                label(row["row"], 16), (x, y), (-5 if left else 5, 4), textcoords="offset points", fontsize=7,
                 ha="right" if left else "left", color=INK["axis"], zorder=6,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.3},
             )  # fmt: skip

@@ -17,6 +17,7 @@ from msmmiv.linalg import Array
 from msmmiv.show.decomposition_words import level_words, method_words, no_estimate, shape_words, short_set
 from msmmiv.show.plots.decomposition import chosen_mediator
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.plots.sheet import above, across, sheet
 from msmmiv.show.sets import set_words
 from msmmiv.show.words import number, one_line, p_words
 
@@ -82,9 +83,7 @@ def confidence_curve(found: Decomposition, mediator: str | None = None) -> Pictu
             for v in sorted({0.95, reach, found.level})}  # fmt: skip
     estimate = float(found.params[name])
     with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.8, 3.9), layout="constrained")
+        figure = sheet(5.8, 3.9)
         axes = figure.add_subplot()
         _curve(axes, frame, estimate)
         for level, bounds in sets.items():
@@ -179,8 +178,7 @@ def _curve_legend(
                label=f"{level_words(v)} set: {short_set(s)}")
         for v, s in sets.items()
     ]  # fmt: skip
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2,
-                columnspacing=1.2, handletextpad=0.6)  # fmt: skip
+    above(axes, handles)
 
 
 def _curve_caption(found: Decomposition, test: SlopeTest, zero: str, told: str) -> str:
@@ -241,11 +239,10 @@ def simex_extrapolation(found: Decomposition) -> Picture | None:
     path = fit.path
     terms = [t for t in path.terms if t in found.rows.mediators or t == DIRECT]
     frame = _simex_frame(path, terms)
-    wide, tall = min(len(terms), 3), -(-len(terms) // 3)
+    wide = across(len(terms))
+    tall = -(-len(terms) // wide)
     with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(max(3.7 * wide, 4.4), 3.6 * tall), layout="constrained")
+        figure = sheet(max(3.7 * wide, 4.4), 3.6 * tall)
         panels = figure.subplots(tall, wide, squeeze=False).ravel()
         for axes, term in zip(panels, terms, strict=False):
             _panel(axes, fit, path, term)
@@ -306,8 +303,7 @@ def _panel(axes: Axes, fit: SimexFit, path: SimexPath, term: str) -> None:
                   markeredgecolor="white", zorder=6, clip_on=False, label=f"corrected: {number(estimate)}")  # fmt: skip
     axes.set_xlabel("Error added (0: as observed, -1: none left)")
     axes.set_ylabel("Direct effect" if term == DIRECT else f"Effect of {label(term, 24)}")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.12, 1), ncols=2, borderaxespad=0.2, columnspacing=1.0,
-                handletextpad=0.5)  # fmt: skip
+    above(axes, axes.get_legend_handles_labels()[0])
 
 
 def _simex_limits(axes: Axes, path: SimexPath, term: int, values: dict[str, float]) -> None:

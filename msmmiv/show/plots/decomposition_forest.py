@@ -10,9 +10,10 @@ import pandas as pd
 from msmmiv.estimate.between.decomposition import Decomposition
 from msmmiv.linalg import Array
 from msmmiv.show.decomposition_words import level_words, no_estimate, row_words
-from msmmiv.show.plots.forest import LABELLED, PITCH
+from msmmiv.show.plots.forest import LABELLED, named_rows
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
 from msmmiv.show.plots.scatter import MANY
+from msmmiv.show.plots.sheet import narrow, sheet
 from msmmiv.show.words import number, one_line
 
 if TYPE_CHECKING:
@@ -46,14 +47,16 @@ def indirect_forest(found: Decomposition) -> Picture:
     """
     frame, panels = _frame(found)
     rows = len(frame) - 1
-    height = 1.2 + 0.165 * rows if rows <= LABELLED else 7.0
+    height = 1.2 + min(0.165 * rows, 7.6) if rows <= LABELLED else 7.0
     with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(1.8 + 2.4 * len(panels), max(height, 2.0)), layout="constrained")
-        axes_of: list[Any] = list(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)))
+        beside = min(len(panels), 2 if narrow() else 3)
+        down = -(-len(panels) // beside)
+        figure = sheet(1.8 + 2.4 * beside, down * max(height, 2.0))
+        axes_of: list[Any] = list(figure.subplots(down, beside, sharey=True, squeeze=False).ravel())
+        for axes in axes_of[len(panels) :]:
+            axes.set_visible(False)
         cut = False
-        for axes, (column, title) in zip(axes_of, panels.items(), strict=True):
+        for axes, (column, title) in zip(axes_of, panels.items(), strict=False):
             low, high = (
                 frame[column.replace(*_end(column, e))].to_numpy(dtype=float) for e in ("lower", "upper")
             )
@@ -164,11 +167,10 @@ def _limits(values: Array, low: Array, high: Array) -> tuple[float, float]:
 
 def _row_labels(axes: Axes, frame: pd.DataFrame, pitch: float) -> None:
     rows = len(frame) - 1
-    ends = rows if rows <= LABELLED else 3 if pitch >= PITCH else 1
-    shown = [i for i in range(rows) if i < ends or i >= rows - ends]
+    shown = named_rows(rows, pitch)
     texts = [*(label(frame["row"][i], 26) for i in shown), "average"]
     axes.set_yticks([*(rows - 1 - i + _gap(rows) for i in shown), 0.0], texts)
-    axes.tick_params(axis="y", labelsize=7 if rows <= LABELLED else 6)
+    axes.tick_params(axis="y", labelsize=7)
 
 
 def _caption(found: Decomposition, frame: pd.DataFrame, *, cut: bool) -> str:

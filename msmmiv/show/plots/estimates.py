@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ import pandas as pd
 
 from msmmiv.errors import DataError
 from msmmiv.inference.results import Estimate
+from msmmiv.linalg import Array
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.plots.sheet import narrow, sheet
 from msmmiv.show.sets import set_words, shape_of, term_rows, why
 from msmmiv.show.words import fit_label, number, one_line
 
@@ -19,19 +22,25 @@ if TYPE_CHECKING:
 
 __all__ = ["estimates"]
 
-#: Panels beside one another.
+#: Panels beside one another; four only where that is all.
 ACROSS = 3
+#: Sets may push the axis so many of their median widths beyond the points before they are cut.
+FAR = 4.0
 
 
-def estimates(fits: Sequence[Estimate]) -> Picture:
+def estimates(fits: Sequence[Estimate], *, skipped: Sequence[str] = ()) -> Picture:
     """Coefficients of mediators and direct effects with 95% confidence sets, one panel per term.
 
     A bounded set is a bar, an unbounded one goes to the edge and ends in an arrow, a set in two pieces is two bars
-    with a gap, an empty set and a fit without any set are words. Axes reach as far as finite ends and estimates.
+    with a gap, an empty set and a fit without any set are words. Axes reach as far as estimates and finite ends; a
+    set much wider than the others is cut at the edge, with an open arrow.
 
     Parameters
     ----------
     fits : sequence of Estimate
+        The headline first.
+    skipped : sequence of str
+        Estimates that could not be had, each with the reason; for the caption.
 
     Returns
     -------
@@ -59,14 +68,14 @@ def estimates(fits: Sequence[Estimate]) -> Picture:
     frame = pd.DataFrame([row for i, fit in enumerate(fits) for row in _rows(i, fit)])
     terms = list(dict.fromkeys(frame["term"]))
     with drawing():
-        from matplotlib.figure import Figure
-
-        across = min(len(terms), ACROSS)
-        down = -(-len(terms) // across)
-        names = [fit_label(f) for f in fits]
-        size = (0.6 + 0.07 * max(map(len, names)) + 2.1 * across, down * (0.95 + 0.34 * len(fits)))
-        figure = Figure(figsize=size, layout="constrained")
-        panels: list[Any] = list(figure.subplots(down, across, sharey=True, squeeze=False).ravel())
+        most = 2 if narrow() else ACROSS + (len(terms) == 4)
+        beside = min(len(terms), most)
+        down = -(-len(terms) // beside)
+        names = [textwrap.fill(fit_label(f), 22) if narrow() else fit_label(f) for f in fits]
+        row = 0.34 if not narrow() else 0.17 + 0.13 * max(n.count("\n") for n in names)
+        size = (0.6 + 0.07 * max(map(len, names)) + 2.1 * beside, down * (0.95 + row * len(fits)))
+        figure = sheet(*size)
+        panels: list[Any] = list(figure.subplots(down, beside, sharey=True, squeeze=False).ravel())
         for axes, term in zip(panels, terms, strict=False):
             _panel(axes, frame[frame["term"] == term], term, len(fits))
         for axes in panels[len(terms) :]:
@@ -81,8 +90,12 @@ def estimates(fits: Sequence[Estimate]) -> Picture:
         caption += (
             " A bar that ends in an arrow has no end on that side: the data do not bound the effect there."
         )
+    if any(_cut(axes, frame[frame["term"] == t]) for axes, t in zip(panels, terms, strict=False)):
+        caption += " An open arrow: the set is much wider than the others and ends outside the picture."
     for fit in fits:
         caption += f" {fit_label(fit)} has no point estimate: {why(fit)}." if fit.status else ""
+    if skipped:
+        caption += f" Not shown: {'; '.join(one_line(s).rstrip('.') for s in skipped)}."
     told = [
         f"{one_line(r.term)}, {fit_label(f)}: {number(r.estimate)} ({set_words(r.found)})"
         for f in fits
@@ -97,7 +110,7 @@ def estimates(fits: Sequence[Estimate]) -> Picture:
 def _panel(axes: Axes, part: pd.DataFrame, term: str, rows: int) -> None:
     place = rows - 1 - part["order"].to_numpy()
     low, high, points = (part[c].to_numpy(dtype=float) for c in ("lower", "upper", "estimate"))
-    left, right = _limits(np.concatenate([low, high, points]))
+    left, right = _limits(low, high, points)
     axes.axvline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
     drawn = ~np.isnan(low)
     axes.hlines(
@@ -105,9 +118,10 @@ def _panel(axes: Axes, part: pd.DataFrame, term: str, rows: int) -> None:
         zorder=2,
     )  # fmt: skip
     arrow: dict[str, Any] = {"color": INK["bar"], "markersize": 6, "clip_on": False, "zorder": 2}
-    for open_, edge, marker in ((low == -np.inf, left, "<"), (high == np.inf, right, ">")):
-        if open_.any():
-            axes.plot(np.full(open_.sum(), edge), place[open_], marker, **arrow)
+    for ends, out, edge, marker in ((low, low < left, left, "<"), (high, high > right, right, ">")):
+        for some, face in ((out & np.isinf(ends), INK["bar"]), (out & np.isfinite(ends), "white")):
+            if some.any():
+                axes.plot(np.full(some.sum(), edge), place[some], marker, markerfacecolor=face, **arrow)
     for y, shape, point in zip(place[~drawn], part["shape"][~drawn], points[~drawn], strict=True):
         alone = np.isnan(point)
         words = "empty" if shape == "empty" else "no estimate, no set" if alone else "no set"
@@ -129,10 +143,27 @@ def _panel(axes: Axes, part: pd.DataFrame, term: str, rows: int) -> None:
     axes.set_axisbelow(True)
 
 
-def _limits(values: Any) -> tuple[float, float]:
-    """From the finite ends and point estimates, zero among them, with room for the markers."""
-    finite = [0.0, *values[np.isfinite(values)]]
-    left, right = min(finite), max(finite)
+def _cut(axes: Axes, part: pd.DataFrame) -> bool:
+    """Whether a finite end lies outside the picture."""
+    left, right = axes.get_xlim()
+    low, high = part["lower"].to_numpy(dtype=float), part["upper"].to_numpy(dtype=float)
+    return bool((np.isfinite(low) & (low < left)).any() or (np.isfinite(high) & (high > right)).any())
+
+
+def _limits(low: Array, high: Array, points: Array) -> tuple[float, float]:
+    """From the point estimates and the finite ends, zero among them, with room for the markers."""
+    ends = np.concatenate([low, high])
+    ends = ends[np.isfinite(ends)]
+    known = points[np.isfinite(points)]
+    core = np.append(known, 0.0)
+    whole = np.append(core, ends)
+    left, right = float(whole.min()), float(whole.max())
+    width = (high - low)[np.isfinite(high - low)]
+    if len(known) and len(width):
+        far = FAR * float(np.median(width))
+        near = np.append(core, np.clip(ends, known.min() - far, known.max() + far))
+        if np.ptp(near) < 0.6 * (right - left):
+            left, right = float(near.min()), float(near.max())
     if left == right:
         return -1.0, 1.0
     return left - 0.07 * (right - left), right + 0.07 * (right - left)

@@ -11,6 +11,7 @@ from msmmiv.diagnose.linearity import SurfaceTest
 from msmmiv.errors import ChoiceError, count
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.plots.sheet import above, across, sheet
 from msmmiv.show.plots.surface_points import (
     DASHES,
     DRAWN,
@@ -125,20 +126,18 @@ def _near(x: Any) -> bool:
 
 def _panels(plane: Plane) -> tuple[Figure, list[Any]]:
     """The figure, and its panels: the large one first, where there is one."""
-    from matplotlib.figure import Figure
-
     p = len(plane.slopes)
     if plane.single:
-        figure = Figure(figsize=(5.8, 4.3), layout="constrained")
+        figure = sheet(5.8, 4.3)
         return figure, [figure.add_subplot()]
-    across = min(p, _ACROSS)
-    down = -(-p // across)
+    beside = across(p, _ACROSS)
+    down = -(-p // beside)
     large = 2 if plane.exists else 0
-    width = 6.4 if across > 1 else 4.0
-    figure = Figure(figsize=(width, 1.75 * large + 2.35 * down), layout="constrained")
-    grid = figure.add_gridspec(down + bool(large), across, height_ratios=[1.55] * bool(large) + [1.0] * down)
+    width = 6.4 if beside > 1 else 4.0
+    figure = sheet(width, 1.75 * large + 2.35 * down)
+    grid = figure.add_gridspec(down + bool(large), beside, height_ratios=[1.55] * bool(large) + [1.0] * down)
     panels = [figure.add_subplot(grid[0, :])] if large else []
-    panels += [figure.add_subplot(grid[j // across + bool(large), j % across]) for j in range(p)]
+    panels += [figure.add_subplot(grid[j // beside + bool(large), j % beside]) for j in range(p)]
     return figure, panels
 
 
@@ -185,7 +184,7 @@ def _small_labels(panels: list[Any], plane: Plane) -> None:
     for j, (axes, name) in enumerate(zip(panels, plane.found.mediators, strict=True)):
         axes.set_xlabel(f"Effect on {label(name, 24)}", fontsize=8)
         axes.tick_params(labelsize=7)
-        if j % _ACROSS == 0:
+        if j % across(len(panels), _ACROSS) == 0:
             axes.set_ylabel(f"Effect on {outcome}{net}", fontsize=8)
 
 
@@ -209,9 +208,7 @@ def _legend(axes: Axes, frame: pd.DataFrame, plane: Plane) -> None:
     if _has(frame, "lower"):
         handles.append(Patch(color=BAND, label="95% of smooths under the null"))
     handles += arm_handles(frame[frame["part"] == "site"])
-    if handles:
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2 if plane.single else 3,
-                    borderaxespad=0.2, columnspacing=1.4, handletextpad=0.6)  # fmt: skip
+    above(axes, handles, 2 if plane.single else 3)
 
 
 def _caption(plane: Plane) -> str:

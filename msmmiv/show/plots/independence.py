@@ -14,6 +14,7 @@ from msmmiv.errors import DataError, count
 from msmmiv.linalg import Array
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished
 from msmmiv.show.plots.scatter import MANY
+from msmmiv.show.plots.sheet import SMALLEST, narrow, sheet
 from msmmiv.show.words import one_line, p_value, p_words, short
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["independence"]
 
 _COMPLIANCE, _EFFECT = "compliance: ", "effect: "
-#: Things up to which cells hold p-values too, and up to which they hold numbers.
-_WITH_P, _WITH_NUMBERS = 14, 30
+#: Sides of a cell, in inches, from which it holds a p-value too, and from which it holds a number.
+_FOR_P, _FOR_NUMBERS = 0.48, 0.36
 #: Blue to orange through white; the orange end is light, so that signs differ in grey too.
 _COLOURS: Final = ("#003B5C", "#0072B2", "#9CCBE8", "#FFFFFF", "#FBD9A0", "#EFA537", "#D98200")
 _NONE: Final = "#E8EAED"
@@ -92,20 +93,23 @@ def independence(matrix: pd.DataFrame) -> Picture:
         raise DataError("There is no pair with a correlation or a p-value to draw.")
     shown = _triangle(matrix)
     n = len(shown.names) - 1
-    cell = 0.82 if n <= 4 else 0.66 if n <= _WITH_P else 0.4 if n <= _WITH_NUMBERS else max(0.12, 10.0 / n)
+    cell = _cell(n)
     with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(min(2.2 + n * cell, 13.0), min(1.7 + n * cell, 12.5)), layout="constrained")
+        figure = sheet((1.5 if narrow() else 2.2) + n * cell, 1.7 + n * cell)
         axes = figure.add_subplot()
         scale = _cells(axes, shown)
-        if n <= _WITH_NUMBERS:
-            _numbers(axes, shown, n)
+        if cell >= _FOR_NUMBERS:
+            _numbers(axes, shown, cell)
         _frame(axes, shown)
-        _labels(axes, shown.names, n)
+        _labels(axes, shown.names, n, cell)
         _colour_bar(figure, axes, scale)
         finished(figure)
-    return Picture("independence", figure, matrix, _caption(shown), _alt(matrix))
+    return Picture("independence", figure, matrix, _caption(shown, cell), _alt(matrix))
+
+
+def _cell(n: int) -> float:
+    """Side of a cell in inches: as large as the sheet allows, no larger than is needed."""
+    return float(min(0.82 if n <= 4 else 0.66, (1.75 if narrow() else 4.7) / n))
 
 
 def _triangle(matrix: pd.DataFrame) -> _Triangle:
@@ -154,7 +158,7 @@ def _cells(axes: Axes, shown: _Triangle) -> Any:
     axes.add_collection(
         PolyCollection(
             list(corners.astype(float)), facecolors=inks, edgecolors=_EDGE,
-            linewidths=0.7 if n <= _WITH_NUMBERS else 0.3, rasterized=len(at) > MANY,
+            linewidths=0.7 if n <= 30 else 0.3, rasterized=len(at) > MANY,
         )
     )  # fmt: skip
     axes.set_xlim(0, n)
@@ -165,10 +169,10 @@ def _cells(axes: Axes, shown: _Triangle) -> Any:
     return scale
 
 
-def _numbers(axes: Axes, shown: _Triangle, n: int) -> None:
+def _numbers(axes: Axes, shown: _Triangle, cell: float) -> None:
     """Correlations with p below; a letter and p where there is none."""
-    with_p, letters = n <= _WITH_P, shown.reasons
-    size = 9.5 if n <= 4 else 8.0 if with_p else 6.0
+    with_p, letters = cell >= _FOR_P, shown.reasons
+    size = 9.5 if cell > 0.7 else 8.0 if with_p else SMALLEST
     for i, j in np.argwhere(shown.asked).tolist():
         r, p = float(shown.correlation[i, j]), float(shown.pvalue[i, j])
         ink = "white" if r < -0.45 else INK["black"]
@@ -186,7 +190,7 @@ def _numbers(axes: Axes, shown: _Triangle, n: int) -> None:
                 ha="center",
                 va="center",
                 color=ink,
-                fontsize=0.78 * size,
+                fontsize=max(0.78 * size, SMALLEST),
             )
 
 
@@ -228,15 +232,17 @@ def _words(name: str) -> str:
     return short(name, 26)
 
 
-def _labels(axes: Axes, names: list[str], n: int) -> None:
-    size = 8.0 if n <= _WITH_P else 7.0 if n <= _WITH_NUMBERS else max(3.5, 200.0 / n)
-    width = 13 if n <= 3 else 18 if n <= 5 else 60
+def _labels(axes: Axes, names: list[str], n: int, cell: float) -> None:
+    size = 8.0 if cell >= _FOR_P else SMALLEST
+    width = 13 if n <= 3 else 18 if n <= 5 or narrow() else 60
+    # With more names than fit under one another every second, third ... is said.
+    step = max(1, int(np.ceil((1.6 if narrow() and cell >= _FOR_NUMBERS else 1.1) * size / 72.0 / cell)))
     # Wrapped before dollars are escaped: the escape must not be torn apart.
     words = [textwrap.fill(_words(x), width).replace("$", r"\$") for x in names]
-    axes.set_yticks(np.arange(n) + 0.5, words[1:], fontsize=size)
+    axes.set_yticks(np.arange(0, n, step) + 0.5, words[1::step], fontsize=size)
     axes.set_xticks(
-        np.arange(n) + 0.5, words[:-1], fontsize=size, rotation=0 if n <= 3 else 40, ha="center" if n <= 3 else "right",
-        rotation_mode="anchor", va="top",
+        np.arange(0, n, step) + 0.5, words[:-1:step], fontsize=size, rotation=0 if n <= 3 else 40,
+        ha="center" if n <= 3 else "right", rotation_mode="anchor", va="top",
     )  # fmt: skip
     axes.tick_params(length=0, pad=3)
 
@@ -251,9 +257,8 @@ def _colour_bar(figure: Figure, axes: Axes, scale: Any) -> None:
     bar.ax.tick_params(labelsize=7, length=2)
 
 
-def _caption(shown: _Triangle) -> str:
-    n = len(shown.names) - 1
-    below = "; below each its p-value, not adjusted for the number of pairs" if n <= _WITH_P else ""
+def _caption(shown: _Triangle, cell: float) -> str:
+    below = "; below each its p-value, not adjusted for the number of pairs" if cell >= _FOR_P else ""
     text = (
         "Correlations across sites of compliances, mediator effects, size and covariates, sampling error taken out"
         f"{below}. Framed: effects against compliances, what (ix) is about; an effect against its own compliance is "
@@ -270,7 +275,7 @@ def _caption(shown: _Triangle) -> str:
             "Empty: effects of two mediators are not compared. The p of a property of sites against effects is for all "
             "mediators together."
         )
-    if n > _WITH_NUMBERS:
+    if cell < _FOR_NUMBERS:
         said.append("There are too many pairs for numbers in the cells; they are in the data of the figure.")
     said.append("Small correlations do not confirm independence: what was not measured is not here.")
     return " ".join(said)

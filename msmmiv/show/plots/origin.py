@@ -12,6 +12,7 @@ from msmmiv.errors import ChoiceError, DataError, count
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
 from msmmiv.show.plots.scatter import Z95
+from msmmiv.show.plots.sheet import above, sheet
 from msmmiv.show.plots.surface_points import (
     DASHES,
     DRAWN,
@@ -33,8 +34,6 @@ __all__ = ["origin"]
 
 #: How far the estimate at zero may stretch the vertical axis, in ranges of the points; beyond it is cut with an arrow.
 _STRETCH = 1.0
-#: Letters of a legend's two columns that the figure has room for.
-_FITS = 62
 _SHAPES: dict[str, dict[str, Any]] = {
     "estimate": {
         "linestyle": "", "marker": "D", "markersize": 6, "color": INK["black"], "markeredgecolor": "white",
@@ -88,9 +87,7 @@ def origin(found: SurfaceTest, effects: SiteEffects) -> Picture:
     sites = plane.whole()
     data = pd.concat([sites.assign(part="site"), *_marks(plane, sites)], ignore_index=True)
     with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.8, 4.3), layout="constrained")
+        figure = sheet(5.8, 4.3)
         axes = figure.add_subplot()
         _draw(axes, sites, data)
         _legend(axes, sites, data)
@@ -186,15 +183,7 @@ def _legend(axes: Axes, sites: pd.DataFrame, data: pd.DataFrame) -> None:
         words = f"found with 80% power: ±{number(found['y'].max(), 3)}"
         handles.append(Line2D([], [], label=words, **(_SHAPES["found"] | {"markersize": 11})))
     handles += arm_handles(sites)
-    if handles:
-        # Side by side only where both columns fit: the legend may be wider than the axes, and would be cut.
-        half = -(-len(handles) // 2)
-        widest = [
-            max((len(h.get_label()) for h in part), default=0) for part in (handles[:half], handles[half:])
-        ]
-        ncols = 2 if sum(widest) <= _FITS else 1
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, borderaxespad=0.2,
-                    columnspacing=1.4, handletextpad=0.6)  # fmt: skip
+    above(axes, handles)
 
 
 def _caption(plane: Plane) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import secrets
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,12 +16,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from msmmiv.show.words import short
+from msmmiv.errors import ChoiceError, OutputError, whole_number
+from msmmiv.show.plots.sheet import finished
+from msmmiv.show.words import printable, short
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "Picture", "drawing", "label"]
+__all__ = ["ENDINGS", "INK", "Picture", "drawing", "finished", "label"]
+
+#: Endings of files that `Picture.savefig` writes.
+ENDINGS: Final = (".png", ".svg", ".pdf")
 
 #: Okabe and Ito's colours: told apart by people with any common colour blindness, and in grey.
 INK: Final = {
@@ -42,6 +50,7 @@ _LOOK: Final[dict[str, Any]] = {
     "font.size": 9,
     "legend.fontsize": 8,
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # letters stay letters, which some journals ask for
     # Text stays text: smaller files, searchable, and a browser has letters that matplotlib's font lacks.
     "svg.fonttype": "none",
     "svg.hashsalt": "msmmiv",
@@ -112,26 +121,104 @@ class Picture:
     caption: str
     alt: str
 
+    @property
+    def axes(self) -> list[Axes]:
+        """The axes of the figure, in the order in which they were made."""
+        return list(self.figure.axes)
+
     def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write ``<name>.png`` (200 dpi) and ``<name>.svg`` into a folder that exists."""
         png, svg = (Path(folder) / f"{self.name}{ending}" for ending in (".png", ".svg"))
         with drawing():
             self.figure.savefig(png, format="png", dpi=200)
-        svg.write_text(
-            f'<?xml version="1.0" encoding="utf-8"?>\n{self.svg()}\n', encoding="utf-8", newline="\n"
-        )
+        svg.write_bytes(self._bytes(".svg", 200))
         return png, svg
+
+    def savefig(self, path: str | Path, *, dpi: int = 300) -> Path:
+        """Write the figure to one file: PNG, SVG or PDF by the ending of its name.
+
+        A file that is there is replaced in one step, so that nobody reads half of it.
+
+        Parameters
+        ----------
+        path : path
+        dpi : int
+            Dots per inch of a PNG, and of layers of many points in an SVG or a PDF.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        ChoiceError
+            Another ending.
+        OutputError
+            The folder is not there, or does not let the file be written.
+
+        Examples
+        --------
+        >>> import tempfile, msmmiv as mm
+        >>> from msmmiv.show.plots import forest
+        >>> picture = forest(mm.SiteEffects.from_moments(mm.data.star()))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     picture.savefig(Path(folder) / "sites.pdf").read_bytes()[:5]
+        b'%PDF-'
+        """
+        target, ending = Path(path), check_ending(path)
+        content = self._bytes(ending, whole_number(dpi, "dpi", least=10))
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            part.write_bytes(content)
+            part.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise OutputError(f"{str(target)!r} could not be written: {error.strerror}.") from error
+        return target
 
     def svg(self) -> str:
         """The figure as one ``<svg>`` element whose ids and styles stay its own among others on a page."""
+        return self._element(f"figure-{self.name}", 150)
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows where HTML is not shown."""
+        # A page may hold the same figure of two studies: ids must differ.
+        mark = hashlib.sha256(f"{self.alt}\n{self.data.to_csv()}".encode("utf-8", "replace")).hexdigest()[:8]
+        return self._element(f"figure-{self.name}-{mark}", 150)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figure on white, which its inks need, and the caption below."""
+        box = "background:#fff;display:inline-block;max-width:100%;overflow-x:auto"
+        words = escape(printable(self.caption))
+        return (
+            f'<figure style="margin:0"><div style="{box}">{self._repr_svg_()}</div>'
+            f'<figcaption style="max-width:48em;font-size:90%">{words}</figcaption></figure>'
+        )
+
+    def __repr__(self) -> str:
+        wide, high = self.figure.get_size_inches()
+        return f"Picture({self.name!r}, {wide:.1f} x {high:.1f} in, data of {len(self.data):,} rows)"
+
+    def _bytes(self, ending: str, dpi: int) -> bytes:
+        if ending == ".svg":
+            text = self._element(f"figure-{self.name}", dpi)
+            return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'.encode()
+        buffer = io.BytesIO()
+        # No date inside: the same numbers give the same file.
+        extra: dict[str, Any] = {"metadata": {"CreationDate": None}} if ending == ".pdf" else {}
+        with drawing():
+            self.figure.savefig(buffer, format=ending[1:], dpi=dpi, **extra)
+        return buffer.getvalue()
+
+    def _element(self, prefix: str, dpi: int) -> str:
         buffer = io.StringIO()
         with drawing():
-            self.figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
+            self.figure.savefig(buffer, format="svg", dpi=dpi, metadata={"Date": None})
         text = buffer.getvalue()
         text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
         text = text[text.index("<svg ") :].rstrip()
         # Inside tags only: a site may be called 'id="x"'.
-        prefix = f"figure-{self.name}"
         text = _TAG.sub(lambda tag: _ID.sub(rf"\g<1>{prefix}-", tag.group()), text)
         text = text.replace('<style type="text/css">*{', f'<style type="text/css">#{prefix} *{{')
         head = f'<svg id="{prefix}" role="img" aria-labelledby="{prefix}-alt" '
@@ -139,8 +226,23 @@ class Picture:
         return re.sub(r"<svg ([^>]*)>", lambda m: f"{head}{m.group(1)}>\n {title}", text, count=1)
 
 
-def finished(figure: Figure) -> Figure:
-    """Lay the figure out once and keep it so: every file then shows the same picture."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
+def check_ending(path: str | Path) -> str:
+    """The ending of a figure's file, in small letters.
+
+    Raises
+    ------
+    ChoiceError
+        It is none of `ENDINGS`.
+
+    Examples
+    --------
+    >>> check_ending("forest.PDF")
+    '.pdf'
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise ChoiceError(
+            f"A figure is written as PNG, SVG or PDF by the ending of its file; {str(path)!r} ends in none of .png, "
+            ".svg and .pdf."
+        )
+    return ending

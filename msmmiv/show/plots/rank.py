@@ -14,6 +14,7 @@ from msmmiv.diagnose.spectrum import Spectrum
 from msmmiv.errors import count
 from msmmiv.linalg import Array
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished
+from msmmiv.show.plots.sheet import narrow, sheet
 from msmmiv.show.words import number, one_line, p_words, short
 
 if TYPE_CHECKING:
@@ -71,15 +72,14 @@ def rank_spectrum(report: RankReport) -> Picture | None:
     frame = report.to_frame()
     frame.insert(1, "words", [direction_words(found.mediators, w, 40) for w in found.weights.T])
     with drawing():
-        from matplotlib.figure import Figure
-
         names = [
-            textwrap.fill(direction_words(found.mediators, w).replace("$", r"\$"), 30)
+            textwrap.fill(direction_words(found.mediators, w).replace("$", r"\$"), 18 if narrow() else 30)
             for w in found.weights.T
         ]
         lines = sum(max(2, 1 + n.count("\n")) for n in names)
-        figure = Figure(figsize=(7.2, 1.0 + 0.21 * lines), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
+        figure = sheet(7.0, 1.9 + 0.42 * lines if narrow() else 1.0 + 0.21 * lines)
+        shape: dict[str, Any] = {"nrows": 2} if narrow() else {"ncols": 2, "width_ratios": (3.2, 1)}
+        left, right = figure.subplots(sharey=True, **shape)
         _strengths(left, frame)
         _shares(right, frame)
         left.set_yticks(range(len(names))[::-1], names)
@@ -142,7 +142,13 @@ def _legend(figure: Any, frame: pd.DataFrame) -> None:
         handles.append(Line2D([], [], label="strength", **_marker(hollow=False)))
     if not stands.all():
         handles.append(Line2D([], [], label="strength within noise (p > 0.05)", **_marker(hollow=True)))
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.4, handletextpad=0.6)
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=1 if narrow() else 4,
+        columnspacing=1.4,
+        handletextpad=0.6,
+    )
 
 
 def _shares(axes: Axes, frame: pd.DataFrame) -> None:

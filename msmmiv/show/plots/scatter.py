@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from msmmiv.errors import DataError
@@ -12,16 +13,22 @@ from msmmiv.inference.results import Estimate
 from msmmiv.linalg import Array
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.plots.sheet import above, across, sheet
 from msmmiv.show.words import fit_label, number, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["ARMS", "partial_plots", "site_scatter"]
+__all__ = ["ARMS", "partial_panels", "partial_plots", "site_scatter"]
 
 #: Above this many points the layer of points is a picture inside the picture, which keeps files small.
 MANY = 400
 Z95 = 1.959963984540054
+#: Points up to which all have their ellipse; above, those with the largest weight.
+ELLIPSES = 100
+LARGEST = 12
+#: How far ellipses may push the limits beyond the points, in ranges of the points.
+ROOM = 0.35
 #: Colour and marker of every contrast, in order.
 ARMS = (("point", "o"), ("green", "s"), ("purple", "^"), ("orange", "D"), ("sky", "v"))
 
@@ -53,7 +60,7 @@ def site_scatter(effects: SiteEffects, fit: Estimate) -> Picture:
     >>> from msmmiv.show.plots import site_scatter
     >>> study = mm.Study(mm.data.star())
     >>> site_scatter(study.effects, study.fit("2sls")).data.columns.tolist()
-    ['site', 'x', 'y', 'x_se', 'y_se', 'weight']
+    ['site', 'x', 'y', 'x_se', 'y_se', 'covariance', 'weight']
     """
     if len(effects.mediators) != 1:
         raise DataError(
@@ -66,7 +73,7 @@ def site_scatter(effects: SiteEffects, fit: Estimate) -> Picture:
     direct = " through the direct effect" if fit.direct_effect else " through the origin"
     caption = (
         f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on {one_line(name)}, "
-        f"with 95% intervals (estimate ± 1.96 standard errors, {effects.error_kind}); areas are proportional to the "
+        f"{_error_words(frame, effects.error_kind)}; areas are proportional to the "
         f"weight in 2SLS. The line{direct} is {fit_label(fit)}: slope {number(slope)}. {_adjusted(fit)}"
     )
     alt = (
@@ -115,6 +122,58 @@ def partial_plots(effects: SiteEffects, fit: Estimate) -> tuple[Picture, ...]:
     return tuple(_partial(effects, fit, j) for j in range(1, 1 + len(effects.mediators)))
 
 
+def partial_panels(effects: SiteEffects, fit: Estimate) -> Picture:
+    """The pictures of `partial_plots` beside one another in one.
+
+    Parameters
+    ----------
+    effects : SiteEffects
+    fit : Estimate
+
+    Returns
+    -------
+    Picture
+        ``data`` has the column ``mediator`` and those of `partial_plots`.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> from msmmiv.show.plots import partial_panels
+    >>> study = mm.Study(mm.data.star("math_two_mediators"))
+    >>> picture = partial_panels(study.effects, study.fit("2sls"))
+    >>> len(picture.axes), picture.data["mediator"].value_counts().to_dict()
+    (2, {'class_size': 79, 'tch_exp': 79})
+    """
+    names, outcome = effects.mediators, effects.outcome
+    frames = [_partial_frame(effects, j, direct=fit.direct_effect) for j in range(1, 1 + len(names))]
+    others = "the other mediators" + " and the direct effect" * fit.direct_effect
+    slopes = ", ".join(f"{number(float(fit.params[m]))} for {one_line(m)}" for m in names)
+    caption = (
+        f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on each mediator, "
+        f"both net of {others} (residuals of the weighted regression over sites), "
+        f"{_error_words(frames[0], 'that regression held fixed')}; areas are proportional to the weight in 2SLS. The "
+        f"lines are {fit_label(fit)}: slope {slopes}. {_adjusted(fit)}"
+    )
+    alt = (
+        f"Partial regression plots of {len(frames[0])} points, one for each of {', '.join(map(one_line, names))}; "
+        f"slopes of the lines through the origin: {slopes}."
+    )
+    with drawing():
+        beside = across(len(names), 2)
+        down = -(-len(names) // beside)
+        figure = sheet(0.5 + 3.25 * beside, 3.1 * down)
+        panels: list[Any] = list(figure.subplots(down, beside, squeeze=False).ravel())
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+        for axes, name, frame in zip(panels, names, frames, strict=False):
+            _draw(axes, frame, effects, float(fit.params[name]), np.zeros(len(effects.contrasts)))
+            axes.set_xlabel(f"Effect on {label(name)}, net of the others")
+            axes.set_ylabel(f"Effect on {label(outcome)}, net of the others")
+        finished(figure)
+    data = pd.concat([f.assign(mediator=m) for f, m in zip(frames, names, strict=True)], ignore_index=True)
+    return Picture("partial_plots", figure, data, caption.strip(), alt)
+
+
 def _partial(effects: SiteEffects, fit: Estimate, j: int) -> Picture:
     name, outcome = effects.mediators[j - 1], effects.outcome
     slope = float(fit.params[name])
@@ -123,8 +182,9 @@ def _partial(effects: SiteEffects, fit: Estimate, j: int) -> Picture:
     net = f"net of {', '.join(others)}" if others else ""
     caption = (
         f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on {one_line(name)}, "
-        f"both {net} (residuals of the weighted regression over sites), with 95% intervals that hold that "
-        f"regression fixed; areas are proportional to the weight in 2SLS. The line is {fit_label(fit)}: slope "
+        f"both {net} (residuals of the weighted regression over sites), "
+        f"{_error_words(frame, 'that regression held fixed')}; areas are proportional to the weight in "
+        f"2SLS. The line is {fit_label(fit)}: slope "
         f"{number(slope)}. {_adjusted(fit)}"
     )
     alt = (
@@ -183,6 +243,7 @@ def _points(effects: SiteEffects, x: Array, y: Array) -> pd.DataFrame:
         columns["arm"] = list(effects.contrasts) * k
     columns |= {"x": values[:, :, 0].ravel(), "y": values[:, :, 1].ravel()}
     columns |= {"x_se": se[:, :, 0].ravel(), "y_se": se[:, :, 1].ravel()}
+    columns["covariance"] = np.einsum("a,kdab,b->kd", x, block, y).ravel()
     columns["weight"] = effects.weight.to_numpy()
     kept = ~np.isnan(effects.estimates[:, :, 0].ravel())
     return pd.DataFrame(columns)[kept].reset_index(drop=True)
@@ -197,9 +258,7 @@ def _direct(effects: SiteEffects, fit: Estimate) -> Array:
 
 
 def _figure() -> tuple[Any, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    figure = sheet(5.6, 4.0)
     return figure, figure.add_subplot()
 
 
@@ -211,13 +270,7 @@ def _draw(axes: Axes, frame: pd.DataFrame, effects: SiteEffects, slope: float, i
         area = area / 12.0
     axes.axhline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
     axes.axvline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
-    for side in ("x", "y"):
-        half: Any = np.nan_to_num(Z95 * frame[f"{side}_se"].to_numpy())
-        axes.errorbar(
-            frame["x"], frame["y"], xerr=half if side == "x" else None,
-            yerr=half if side == "y" else None, fmt="none", ecolor=INK["bar"],
-            elinewidth=0.3 if many else 0.6, alpha=0.08 if many else 0.55, zorder=2, rasterized=many,
-        )  # fmt: skip
+    around = _ellipses(axes, frame, arms)
     span = np.array([min(0.0, frame["x"].min()), max(0.0, frame["x"].max())])
     for i, arm in enumerate(arms):
         ink, marker = ARMS[i % len(ARMS)]
@@ -240,9 +293,67 @@ def _draw(axes: Axes, frame: pd.DataFrame, effects: SiteEffects, slope: float, i
         if np.isfinite(slope) and (i == 0 or intercepts.any()):
             own = INK[ink] if len(arms) > 1 and intercepts.any() else INK["line"]
             axes.plot(span, intercepts[i] + slope * span, color=own, linewidth=1.8, zorder=4)
+    axes.set_xlim(_reach(np.append(frame["x"], span), around[:, [0, 2]].ravel()))
+    axes.set_ylim(_reach(np.append(frame["y"], 0.0), around[:, [1, 3]].ravel()))
     parallel = len(arms) > 1 and bool(intercepts.any())
     _legend(
         axes, arms, slope, INK["axis" if parallel else "line"], open_points=bool(frame["y_se"].isna().any())
+    )
+
+
+def _with_ellipse(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """(n,) whether a point has its ellipse: all when they are few, else those with the largest weight."""
+    known: npt.NDArray[np.bool_] = frame[["x_se", "y_se", "covariance"]].notna().all(axis=1).to_numpy()
+    if len(frame) <= ELLIPSES:
+        return known
+    largest = np.argsort(-np.where(known, frame["weight"], -np.inf), kind="stable")[:LARGEST]
+    out = np.zeros(len(frame), dtype=bool)
+    out[largest] = True
+    return out & known
+
+
+def _ellipses(axes: Axes, frame: pd.DataFrame, arms: tuple[Any, ...]) -> Array:
+    """Draw ellipses of one standard error; (n, 4) how far the drawn ones reach."""
+    from matplotlib.collections import PolyCollection
+
+    shown = frame[_with_ellipse(frame)]
+    cov = np.empty((len(shown), 2, 2))
+    cov[:, 0, 0], cov[:, 1, 1] = shown["x_se"] ** 2, shown["y_se"] ** 2
+    cov[:, 0, 1] = cov[:, 1, 0] = shown["covariance"]
+    values, vectors = np.linalg.eigh(cov)
+    root = vectors * np.sqrt(np.clip(values, 0.0, None))[:, None, :]
+    angle = np.linspace(0.0, 2.0 * np.pi, 49)
+    rim = (root @ np.stack([np.cos(angle), np.sin(angle)])).transpose(0, 2, 1)
+    rim = rim + shown[["x", "y"]].to_numpy()[:, None, :]
+    for i, arm in enumerate(arms):
+        mine = (shown["arm"] == arm).to_numpy() if "arm" in shown else np.ones(len(shown), dtype=bool)
+        ink = INK[ARMS[i % len(ARMS)][0]] if len(arms) > 1 else INK["bar"]
+        axes.add_collection(
+            PolyCollection(
+                list(rim[mine]), facecolors="none", edgecolors=ink, linewidths=0.6, alpha=0.6, zorder=2
+            ),
+            autolim=False,
+        )
+    out: Array = np.concatenate([rim.min(axis=1), rim.max(axis=1)], axis=1)
+    return out
+
+
+def _reach(inner: Array, outer: Array) -> tuple[float, float]:
+    """Limits that hold all points, and ellipses as far as they do not dwarf them."""
+    low, high = float(inner.min()), float(inner.max())
+    span = (high - low) or 1.0
+    near = np.clip(outer, low - ROOM * span, high + ROOM * span)
+    return float(near.min(initial=low) - 0.04 * span), float(near.max(initial=high) + 0.04 * span)
+
+
+def _error_words(frame: pd.DataFrame, kind: str) -> str:
+    """What the ellipses are, and which points have one."""
+    drawn = int(_with_ellipse(frame).sum())
+    which = (
+        "in the ellipse" if len(frame) <= ELLIPSES else f"the {drawn} with the largest weight in the ellipse"
+    )
+    return (
+        f"{which} of one standard error of both ({kind})" if drawn else "whose sampling errors are not known"
     )
 
 
@@ -260,7 +371,7 @@ def _legend(axes: Axes, arms: tuple[Any, ...], slope: float, ink_line: str, *, o
             Line2D([], [], linestyle="", marker="o", markerfacecolor="white", color=INK["point"],
                    label="no standard error")
         )  # fmt: skip
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    above(axes, handles, 3)
 
 
 def _unit(effects: SiteEffects) -> str:

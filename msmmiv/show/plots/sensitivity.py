@@ -11,6 +11,7 @@ from msmmiv.diagnose.sensitivity import DirectEffectLine
 from msmmiv.diagnose.sensitivity_correlation import ComplianceEffectCorrelation
 from msmmiv.errors import DataError
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
+from msmmiv.show.plots.sheet import across, sheet
 from msmmiv.show.words import one_line
 
 if TYPE_CHECKING:
@@ -53,12 +54,11 @@ def sensitivity_plot(result: DirectEffectLine | ComplianceEffectCorrelation) -> 
     frame = result.to_frame()
     along = "kappa" if line else "rho"
     with drawing():
-        from matplotlib.figure import Figure
-
         names = result.mediators
-        across, down = min(len(names), ACROSS), -(-len(names) // ACROSS)
-        figure = Figure(figsize=(0.6 + 3.1 * across, 3.1 * down), layout="constrained")
-        panels = list(figure.subplots(down, across, squeeze=False).ravel())
+        wide = across(len(names), ACROSS)
+        down = -(-len(names) // wide)
+        figure = sheet(0.6 + 3.1 * wide, 3.1 * down)
+        panels = list(figure.subplots(down, wide, squeeze=False).ravel())
         for j, (axes, name) in enumerate(zip(panels, names, strict=False)):
             _panel(axes, frame[frame["mediator"] == name], along)
             if isinstance(result, DirectEffectLine):

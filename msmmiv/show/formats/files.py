@@ -1,0 +1,120 @@
+"""Tables as files: the ending says the format, and a file is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from msmmiv.errors import ChoiceError, OutputError, check_choice, listing
+from msmmiv.show.formats.as_csv import to_csv
+from msmmiv.show.formats.as_docx import to_docx
+from msmmiv.show.formats.as_html import to_html
+from msmmiv.show.formats.as_latex import to_latex
+from msmmiv.show.formats.as_markdown import to_markdown
+from msmmiv.show.formats.sheet import Sheet
+
+__all__ = ["ENDINGS", "TableFormat", "as_bytes", "format_of", "save_sheet", "write_whole"]
+
+TableFormat: TypeAlias = Literal["latex", "html", "markdown", "csv", "docx"]
+ENDINGS: dict[str, TableFormat] = {
+    ".tex": "latex", ".html": "html", ".htm": "html", ".md": "markdown", ".csv": "csv", ".docx": "docx",
+}  # fmt: skip
+
+
+def _page(sheet: Sheet) -> str:
+    return to_html(sheet, document=True)
+
+
+_TEXT: dict[str, Callable[[Sheet], str]] = {
+    "latex": to_latex, "html": _page, "markdown": to_markdown, "csv": to_csv,
+}  # fmt: skip
+
+
+def format_of(path: str | Path) -> TableFormat:
+    """The format that a file's ending stands for.
+
+    Raises
+    ------
+    ChoiceError
+        An ending that stands for none.
+
+    Examples
+    --------
+    >>> format_of("table1.TEX")
+    'latex'
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise ChoiceError(
+            f"{str(path)!r}: the ending {ending!r} is no format of a table. Use {listing(ENDINGS)}."
+        )
+    return ENDINGS[ending]
+
+
+def as_bytes(sheet: Sheet, format: TableFormat) -> bytes:  # noqa: A002 - the word that readers use
+    r"""What a file of that format holds.
+
+    Examples
+    --------
+    >>> from msmmiv.show.formats import Line
+    >>> as_bytes(Sheet("", (("", "y"),), (Line(("a", "1.5")),)), "csv")
+    b',y\na,1.5\n'
+    """
+    check_choice(format, TableFormat, "format")
+    return to_docx(sheet) if format == "docx" else _TEXT[format](sheet).encode("utf-8")
+
+
+def save_sheet(sheet: Sheet, path: str | Path) -> Path:
+    """Write a table; the ending of the path says in which format.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    path : path
+        Ending in .tex, .html, .md, .csv or .docx.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ChoiceError
+        Another ending.
+    OutputError
+        The folder is not there, or the file cannot be written.
+    MissingExtraError
+        Word without python-docx.
+    """
+    format_ = format_of(path)
+    return write_whole(path, as_bytes(sheet, format_))
+
+
+def write_whole(path: str | Path, content: bytes) -> Path:
+    """Write a file under another name and then give it its own, so that nobody finds half of it."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}. Make it first."
+        )
+    if path.is_dir():
+        raise OutputError(f"{str(path)!r} is a folder; give the name of a file in it.")
+    made: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".msmmiv-", delete=False) as file:
+            made = Path(file.name)
+            file.write(content)
+        # A temporary file is the owner's alone; an output is what the owner's other files are.
+        mask = os.umask(0)
+        os.umask(mask)
+        made.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
+        made.replace(path)
+    except OSError as error:
+        raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if made is not None:
+            made.unlink(missing_ok=True)
+    return path

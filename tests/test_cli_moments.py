@@ -1,0 +1,185 @@
+"""`msmmiv moments`: files that agencies can exchange, made, merged and looked at."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import msmmiv as mm
+from msmmiv.cli import main
+from tests.show.helpers import HOSTILE, design, trial
+
+ROLES = ["-y", "y", "-t", "t", "-m", "m1", "-m", "m2", "-s", "s", "-x", "x"]
+DESIGN = design("m1", "m2", covariates=["x"])
+
+
+def run(*words):
+    return CliRunner().invoke(main, ["moments", *map(str, words)], prog_name="msmmiv", catch_exceptions=False)
+
+
+def refused(done, said):
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("Error: ")
+    assert said in done.stderr
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return trial(range(8))
+
+
+@pytest.fixture
+def csv(tmp_path, rows):
+    path = tmp_path / "trial.csv"
+    rows.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_make_is_from_data(csv, tmp_path, ending):
+    out = tmp_path / f"moments.{ending}"
+    done = run("make", csv, *ROLES, "--out", out)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"Moments: {out} (8 sites, 16 cells, 384 rows)\n"
+    assert mm.Moments.load(out).equals(mm.Moments.from_data(csv, DESIGN))
+    assert {p.name for p in tmp_path.iterdir()} == {"trial.csv", out.name}
+
+
+def test_parts_merge_to_the_whole(rows, tmp_path):
+    """Also where a site has one arm in each part: nothing is dropped before the merge."""
+    half = rows["s"].lt(4) | (rows["s"].eq(4) & rows["t"].eq(1))
+    for name, part in (("a", rows[half]), ("b", rows[~half])):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+        done = run("make", tmp_path / f"{name}.csv", *ROLES, "--out", tmp_path / f"m-{name}.csv")
+        assert (done.exit_code, done.stderr) == (0, "")
+    merged = run("merge", tmp_path / "m-a.csv", tmp_path / "m-b.csv", "--out", tmp_path / "both.parquet")
+    assert merged.stdout == f"Moments: {tmp_path / 'both.parquet'} (2 files; 8 sites, 16 cells, 384 rows)\n"
+    whole = mm.Moments.from_data(rows, DESIGN)
+    assert mm.Moments.load(tmp_path / "both.parquet").equals(whole, rtol=1e-10)
+    by_glob = run("merge", tmp_path / "m-?.csv", "--out", tmp_path / "glob.csv")
+    assert by_glob.exit_code == 0
+    assert mm.Moments.load(tmp_path / "glob.csv").equals(whole, rtol=1e-10)
+
+
+@pytest.mark.parametrize("labels", [(1, 2), ("a", "b"), (0.5, 1.5)])
+def test_the_control_is_a_number_or_a_word(tmp_path, labels):
+    trial(range(4), arms=labels).to_csv(tmp_path / "t.csv", index=False)
+    done = run("make", tmp_path / "t.csv", *ROLES, "--control", labels[1], "--out", tmp_path / "m.csv")
+    assert done.exit_code == 0, done.stderr
+    assert mm.Moments.load(tmp_path / "m.csv").design.control == labels[1]
+
+
+def test_small_cells_are_refused_or_left_out(csv, tmp_path, rows):
+    small = rows[~((rows["s"] == 2) & (rows["t"] == 1)) | (rows.index % 6 == 0)]
+    small.to_csv(csv, index=False)
+    out = tmp_path / "m.csv"
+    done = run("make", csv, *ROLES, "--out", out, "--min-cell", 10)
+    refused(done, "1 cell with fewer than 10 rows: 2/1")
+    assert not out.exists()
+    done = run("make", csv, *ROLES, "--out", out, "--min-cell", 10, "--small-cells", "suppress")
+    assert done.exit_code == 0
+    kept = mm.Moments.load(out)
+    assert kept.n.min() >= 10
+    assert kept.n_cells == 15
+    assert f"(8 sites, 15 cells, 360 rows of {len(small)})" in done.stdout
+    refused(run("make", csv, *ROLES, "--out", out, "--small-cells", "suppress"), "min_cell=10")
+    refused(run("make", csv, *ROLES, "--out", out, "--min-cell", 0), "--min-cell")
+    run("make", csv, *ROLES, "--out", tmp_path / "n.csv")
+    refused(
+        run("merge", out, tmp_path / "n.csv", "--out", tmp_path / "o.csv", "--min-cell", 99), "fewer than 99"
+    )
+
+
+def test_inspect_says_what_is_inside(csv, tmp_path, rows):
+    rows = rows.copy()
+    rows.loc[[0, 5], "y"] = np.nan
+    rows.to_csv(csv, index=False)
+    run("make", csv, *ROLES, "--cluster", "class", "--out", tmp_path / "m.csv")
+    moments = mm.Moments.load(tmp_path / "m.csv")
+    done = run("inspect", tmp_path / "m.csv")
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert "msmmiv-moments/1, seal " in lines[0]
+    for said in ("outcome y", "mediators m1, m2", "cluster class",
+                 "8 sites, arms 0 and 1, 64 clusters; 64 cells with 382 rows",
+                 "smallest cell: 5 rows (site 0, arm 0, cluster 0-0-0); 64 cells below 10 rows",
+                 "          -2  missing a declared column (y: 2)", "         382  used"):  # fmt: skip
+        assert said in lines, said
+    found = json.loads(run("inspect", tmp_path / "m.csv", "--json").stdout)
+    assert found["design"] == json.loads(json.dumps(moments.design.to_dict()))
+    assert found["flow"] == json.loads(json.dumps(moments.flow.to_dict()))
+    assert (found["rows"], found["cells"], found["sites"], found["clusters"]) == (382, 64, list(range(8)), 64)
+    assert found["smallest_cell"] == {"site": 0, "arm": 0, "cluster": "0-0-0", "rows": 5.0}
+    assert (found["cells_of_one_row"], found["cells_below_10_rows"]) == (0, 64)
+    header = json.loads(
+        (tmp_path / "m.csv").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    )
+    assert (found["format"], found["sha256"]) == (header["format"], header["sha256"])
+
+
+def test_a_cell_of_one_person_is_pointed_out(tmp_path):
+    rows = trial(range(3))
+    one = pd.concat([rows, rows.iloc[:1].assign(s=9, t=0), rows.iloc[:4].assign(s=9, t=1)])
+    mm.Moments.from_data(one, design("m1")).save(tmp_path / "m.csv")
+    text = run("inspect", tmp_path / "m.csv").stdout
+    assert "smallest cell: 1 row (site 9, arm 0); 2 cells below 10 rows" in text
+    assert "1 cell of one row: the means of such a cell are the values of a person" in text
+    assert "of one row" not in run("inspect", mm.data.star().save(tmp_path / "star.csv")).stdout
+
+
+def test_a_dose_and_blocks(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = trial(range(5)).assign(dose=lambda d: rng.normal(size=len(d)), b=lambda d: d.index % 2)
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    words = ["-y", "y", "-t", "dose", "-m", "m1", "-s", "s", "--treatment-kind", "continuous"]
+    assert run("make", tmp_path / "t.csv", *words, "--out", tmp_path / "dose.csv").exit_code == 0
+    text = run("inspect", tmp_path / "dose.csv").stdout
+    assert "5 sites; 5 cells with 240 rows" in text
+    assert json.loads(run("inspect", tmp_path / "dose.csv", "--json").stdout)["arms"] == []
+    run("make", tmp_path / "t.csv", *ROLES, "--block", "b", "--out", tmp_path / "b.csv")
+    assert "5 sites, arms 0 and 1, 10 blocks; 20 cells" in run("inspect", tmp_path / "b.csv").stdout
+
+
+def test_hostile_labels_are_harmless(tmp_path):
+    names = ("the <b>outcome</b>\x1b[31m", "dose $m$", "other", "ward\n\u202e", "arm t")
+    rows = trial([h for h in HOSTILE if h], names=names)
+    roles = mm.Design(outcome=names[0], mediators=[names[1]], site=names[3], treatment=names[4])
+    mm.Moments.from_data(rows, roles).save(tmp_path / "m.parquet")
+    done = run("inspect", tmp_path / "m.parquet")
+    assert done.exit_code == 0
+    assert not set("\x1b\u202e\x00") & set(done.stdout)
+    assert len(done.stdout.splitlines()) < 25
+    assert json.loads(run("inspect", tmp_path / "m.parquet", "--json").stdout)["design"]["site"] == names[3]
+
+
+def test_what_cannot_be_done_is_one_line(csv, tmp_path):
+    made = tmp_path / "m.csv"
+    run("make", csv, *ROLES, "--out", made)
+    before = csv.read_bytes(), made.read_bytes()
+    refused(run("make", csv, *ROLES, "--out", csv), "is one of the files to read")
+    refused(run("make", made, *ROLES, "--out", tmp_path / "x.csv"), "holds moments already")
+    refused(
+        run("make", csv, "-y", "y", "--out", tmp_path / "x.csv"),
+        "-t (treatment), -m (mediator), -s (site) missing",
+    )
+    refused(run("make", csv, *ROLES), "--out")
+    refused(run("make", csv, *ROLES, "--out", tmp_path / "x.txt"), "ends in .csv or .parquet")
+    refused(run("make", csv, *ROLES, "--out", tmp_path / "no" / "x.csv"), "does not exist")
+    refused(run("make", csv, *ROLES, "--out", tmp_path), "is a folder")
+    refused(run("merge", made, "--out", tmp_path / "x.csv"), "two moments files or more")
+    refused(run("merge", made, made, "--out", tmp_path / "x.csv"), "hold the same moments")
+    refused(run("merge", made, csv, "--out", tmp_path / "x.csv"), "is not a moments file")
+    refused(run("merge", made, tmp_path / "n.csv", "--out", tmp_path / "x.csv"), "Did you mean")
+    refused(run("merge", made, tmp_path / "trial.csv", "--out", made), "is one of the files to read")
+    refused(run("inspect", csv), "is not a moments file")
+    refused(run("inspect", tmp_path / "M.csv"), f"Did you mean '{made}'?")
+    other = mm.Moments.from_data(csv, design("m1")).save(tmp_path / "other.csv")
+    refused(run("merge", made, other, "--out", tmp_path / "x.csv"), "they differ in mediators")
+    assert (csv.read_bytes(), made.read_bytes()) == before
+    made.write_text(made.read_text(encoding="utf-8").replace("0,0,24.0", "0,0,25.0", 1), encoding="utf-8")
+    refused(run("inspect", made), "was altered")
+    assert not (tmp_path / "x.csv").exists()
