@@ -345,9 +345,26 @@ CELLS = Evidence("within_site.subgroups", TestStatistic("subgroups", "one effect
 def test_an_intercept_does_not_accuse_exclusion_while_another_cause_is_caught(number, evidence):
     ii, other = finding("ii", "contradicted", ORIGIN), finding(number, "contradicted", evidence)
     left = read_together([ii, other])
-    assert (left[0].status, left[1]) == ("not assessed", other)
+    assert (left[0].status, left[1].status) == ("not assessed", "contradicted")
+    assert left[1].reasons[: len(other.reasons)] == other.reasons
     assert f"({other.id})" in left[0].reason
     assert left[0].evidence == ii.evidence
+
+
+def test_a_bend_is_said_of_both_linearity_and_independence():
+    """Curvature against (iv) is beside three other tests under (ix), where Holm may lift it above the level."""
+    iv, ix = finding("iv", "contradicted", CURVE), finding("ix", "not contradicted", CURVE, p=0.06)
+    one, two = read_together([iv, ix])
+    assert (one.status, two.status) == ("contradicted", "not contradicted")
+    assert one.reasons[-1] == two.reasons[-1]
+    assert "Only a bend of itt over compliance speaks against (iv)." in two.reasons[-1]
+    alone = finding("ix", "contradicted", BALANCE)
+    assert read_together([finding("iv", "not contradicted", CURVE, p=0.5), alone])[1] is alone
+
+
+def test_a_graph_of_another_type_is_a_named_error():
+    with pytest.raises(ChoiceError, match="dag= must be a CausalDAG, not str"):
+        mm.audit_assumptions(mm.data.star(), dag="t -> m")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("other", ["i", "iii", "v", "viii"])

@@ -50,7 +50,9 @@ def without_figures(monkeypatch) -> None:
     """Runs that write numbers only: figures and pages take most of the time."""
 
     def outputs(analysis, room):
-        (room / "results.json").write_text(running.json_text(checking._results(analysis)), encoding="utf-8")
+        (room / "results.json").write_text(
+            running.json_text(checking.results_dict(analysis)), encoding="utf-8"
+        )
         return {"results": room / "results.json", "report": room / "results.json"}
 
     def audit(found, room):
