@@ -209,7 +209,7 @@ def write_audit(audit: Audit, folder: str | Path) -> dict[str, Path]:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     files = write_audit(mm.Study(mm.data.star()).audit(draws=199), folder)
     >>> sorted(files)[:4]
-    ['arm_shares', 'audit', 'checklist', 'dagitty']
+    ['arm_shares', 'attrition', 'attrition_by_site', 'audit']
     """
     path = _made(folder)
     pictures, dag = audit_pictures(audit), audit.dag
