@@ -48,7 +48,7 @@ doctest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --doctest-modules msmmiv
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py $(ARGS)
