@@ -71,7 +71,7 @@ def test_help_has_an_example():
         (["forest", "FILE", *ROLES, "--out", "f.png", "--panel", "m1"], "--panel has no meaning"),
         (["scatter", "FILE", *ROLES, "--out", "f.png", "--panel", "m7"], "must be one of 'm1'"),
         (["compliances", "FILE", *ROLES, "--out", "f.png"], "there is one"),
-        (["forest", "FILE", *ROLES, "--out", "nowhere/f.png"], "could not be written"),
+        (["forest", "FILE", *ROLES, "--out", "nowhere/f.png"], "no folder 'nowhere'"),
     ],
 )
 def test_refusals_are_one_line_and_exit_2(rows, tmp_path, monkeypatch, words, says):

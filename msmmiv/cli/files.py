@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import difflib
 import glob
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msmmiv.errors import DataError, OutputError
+from msmmiv.show.files import files_in, move_into, own_room
 from msmmiv.show.outputs import check_folder
 
 __all__ = ["check_file", "check_name", "paths_of", "whole_file", "written"]
@@ -94,9 +92,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         The folder is not there, or the name is that of a folder.
     """
     wanted = check_name(path)
-    with _room(wanted.parent) as folder:
+    with own_room(wanted.parent) as folder:
         yield folder / wanted.name
-        os.replace(folder / wanted.name, wanted)  # noqa: PTH105 - replaces on every system
+        move_into(wanted.parent, folder, [Path(wanted.name)])
 
 
 def written(folder: str | Path, write: Callable[[Path], Mapping[str, Path]]) -> dict[str, Path]:
@@ -115,12 +113,9 @@ def written(folder: str | Path, write: Callable[[Path], Mapping[str, Path]]) -> 
     made = [p for p in (path, *path.parents) if not p.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with _room(path) as room:
+        with own_room(path) as room:
             files = write(room)
-            for file in sorted(p for p in room.rglob("*") if p.is_file()):
-                target = path / file.relative_to(room)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)  # noqa: PTH105 - replaces on every system
+            move_into(path, room, files_in(room))
             return {name: path / file.relative_to(room) for name, file in files.items()}
     except BaseException as error:
         for empty in made:
@@ -129,16 +124,3 @@ def written(folder: str | Path, write: Callable[[Path], Mapping[str, Path]]) -> 
         if isinstance(error, OSError):
             raise OutputError(f"The folder {str(path)!r} could not be written: {error.strerror}.") from error
         raise
-
-
-@contextmanager
-def _room(parent: Path) -> Iterator[Path]:
-    """A folder in the same file system that is gone afterwards."""
-    try:
-        room = Path(tempfile.mkdtemp(prefix=".msmmiv-", dir=parent))
-    except OSError as error:
-        raise OutputError(f"Nothing can be written in {str(parent)!r}: {error.strerror}.") from error
-    try:
-        yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)

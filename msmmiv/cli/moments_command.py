@@ -14,9 +14,10 @@ from msmmiv.audit.json_values import json_text
 from msmmiv.cli.commands import main
 from msmmiv.cli.files import check_file, check_name, paths_of, whole_file
 from msmmiv.cli.options import plain_words, with_json, with_roles
-from msmmiv.cli.sources import is_moments, read_persons
+from msmmiv.cli.sources import read_persons
 from msmmiv.errors import count, listing
 from msmmiv.moments.cells import Missing, SmallCells
+from msmmiv.moments.data_file import is_moments
 from msmmiv.moments.exchange import FORMAT, read_table
 from msmmiv.show.words import one_line, short
 

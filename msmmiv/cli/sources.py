@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,17 +14,20 @@ import msmmiv as mm
 from msmmiv.audit.checks import design_of
 from msmmiv.cli.files import check_file, paths_of
 from msmmiv.cli.options import TABLE_COLUMNS
-from msmmiv.design import Label
 from msmmiv.errors import ColumnError, TreatmentError, listing
 from msmmiv.moments.cells import Missing
-from msmmiv.moments.published import guess_columns, read_shares, read_table, table_shares
+from msmmiv.moments.data_file import is_moments
+from msmmiv.moments.published import (
+    guess_columns,
+    read_shares,
+    read_site_covariates,
+    read_table,
+    table_shares,
+)
 
-__all__ = ["arguments_of", "audited", "is_moments", "read_persons", "shares_of", "source_of", "study_of"]
+__all__ = ["arguments_of", "audited", "read_persons", "shares_of", "source_of", "study_of"]
 
 T = TypeVar("T")
-
-_HEADER = b'# {"format": "msmmiv-moments'
-_FOOTER = b'"format": "msmmiv-moments'
 
 
 def source_of(
@@ -130,21 +133,10 @@ def audited(
     else:
         design, sites, site = design_of(source), source.sites, "site"
     dag = mm.CausalDAG.from_design(design, edges=edges, without=without) if edges or without else None
-    table = _site_table(site_covariates, site, sites) if site_covariates else None
+    table = read_site_covariates(check_file(site_covariates), sites, site=site) if site_covariates else None
     if isinstance(source, mm.Study):
         return source.audit(dag, site_covariates=table, **options)
     return mm.audit_assumptions(source, dag=dag, site_covariates=table, **options)
-
-
-def _site_table(file: str, site: str, sites: Sequence[Label]) -> pd.DataFrame:
-    """Site covariates from a CSV file, indexed by the labels that the data have."""
-    table = read_table(check_file(file), site)
-    if site not in table:
-        raise ColumnError.not_found(
-            site, "site", [str(c) for c in table], where="the file of site covariates"
-        )
-    label = {str(s): s for s in sites}
-    return table.set_index(pd.Index([label.get(str(s), s) for s in table[site]])).drop(columns=site)
 
 
 def _labels(text: str | None) -> list[Any]:
@@ -160,20 +152,3 @@ def _labels(text: str | None) -> list[Any]:
             return [kind(text), text]
     word = {"no": False, "false": False, "yes": True, "true": True}.get(text.casefold())
     return [text] if word is None else [text, word]
-
-
-def is_moments(path: Path) -> bool:
-    """Whether a file is one that `Moments.save` wrote, without reading it all."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        if path.suffix.lower() == ".csv":
-            return file.read(len(_HEADER)) == _HEADER
-        size = path.stat().st_size
-        if path.suffix.lower() != ".parquet" or size < 12:
-            return False
-        # A Parquet file ends with its metadata, their length, and a mark.
-        file.seek(size - 8)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(max(0, size - 8 - length))
-        return _FOOTER in file.read(length)

@@ -11,7 +11,8 @@ from msmmiv.cli.options import plain_words, with_roles
 from msmmiv.cli.sources import study_of
 from msmmiv.inference.covariance import CovType
 from msmmiv.moments.cells import Missing
-from msmmiv.show.formats import TableFormat, as_bytes, format_of, to_html, write_whole
+from msmmiv.show.files import write_whole
+from msmmiv.show.formats import TableFormat, as_bytes, format_of, to_html
 from msmmiv.show.iv_table import study_table
 
 __all__ = ["table"]

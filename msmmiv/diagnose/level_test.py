@@ -97,7 +97,8 @@ def level_test(
     multiplied by their number. With errors b = kappa g + e, e independent of g, ``differ`` is the same for b - kappa g
     and for b: where effects are equal in a site it is linear in errors plus products of independent ones, symmetric
     about zero for normal errors of proportional variance, and no variance has to be estimated. A corrected product
-    (b_l g_r - b_r g_l)(g_l - g_r) is skewed by (delta - kappa) times a squared error, and rejected up to .11.
+    (b_l g_r - b_r g_l)(g_l - g_r) is skewed by (delta - kappa) times a squared error; judged by random signs it rejects
+    up to .12 of clean trials ("signs of corrected scores" in docs/validation/independence.csv).
     """
     tested = [c for c in contrasts if len(c.differ) >= LEAST_SITES]
     if not tested:

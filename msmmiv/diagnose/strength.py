@@ -10,6 +10,7 @@ import pandas as pd
 
 from msmmiv.diagnose.compliances import Compliances
 from msmmiv.errors import MomentsInsufficient, MsmmivError, count, listing
+from msmmiv.estimate.identification import without_instruments
 from msmmiv.estimate.system import System
 from msmmiv.inference.conditional_f import conditional_effective_f, conditional_f, conditional_f_by_site
 from msmmiv.inference.covariance import crossing_clusters
@@ -23,7 +24,7 @@ from msmmiv.inference.rank_tests import (
     robin_smith_test,
 )
 from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic, chi2_test
-from msmmiv.linalg import Array, dependent_columns, gram_solve
+from msmmiv.linalg import dependent_columns
 from msmmiv.moments.sums import Rows
 
 __all__ = [
@@ -189,7 +190,7 @@ def _rk(
     system: System, c: Compliances, found: Directions, label: str, form: str, rows: Rows | None
 ) -> RankTest:
     name = f"Kleibergen-Paap rk {form}"
-    restricted = _restricted(system) if form == "LM" else None
+    restricted = without_instruments(system) if form == "LM" else None
     full = joint_slope_covariance(
         system.within, system.covariates, "cluster" if label == "cluster" else "HC0", rows=rows, restricted=restricted
     )  # fmt: skip
@@ -225,19 +226,6 @@ def _rk(
 def _times(test: TestStatistic, factor: float) -> TestStatistic:
     """The same test with its statistic multiplied."""
     return chi2_test(test.name, test.null, factor * test.stat, test.df)
-
-
-def _restricted(system: System) -> tuple[Array, Array]:
-    """Coefficients of all variables on direct effects and covariates alone, without the excluded instruments."""
-    within, x, d = system.within, list(system.covariates), system.n_direct
-    cross = within.cross.sum(axis=0)
-    total = within.total.sum(axis=0)
-    shared = cross[:d, x]
-    gram = np.block([[within.omega.sum(axis=0)[:d, :d], shared], [shared.T, total[np.ix_(x, x)]]])
-    found = gram_solve(gram, np.concatenate([cross[:d], total[x]]))
-    effects = np.zeros((within.n_contrasts, within.n_variables))
-    effects[:d] = found[:d]
-    return effects, found[d:]
 
 
 def conditional_strength(

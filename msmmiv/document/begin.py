@@ -21,6 +21,7 @@ from msmmiv.errors import ChoiceError, DataError, OutputError, check_choice, cou
 from msmmiv.moments.cells import Missing, Moments
 from msmmiv.moments.data_file import DataFile, header, is_moments
 from msmmiv.moments.frames import first_rows
+from msmmiv.show.files import write_whole
 from msmmiv.show.summary import wrap
 from msmmiv.show.words import one_line
 
@@ -74,14 +75,7 @@ class StudyDraft:
             raise OutputError(
                 f"{str(self.path)!r} is {what}. Choose another name, or overwrite it with --force."
             )
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            beside.write_text(self.text, encoding="utf-8", newline="\n")
-            os.replace(beside, self.path)  # noqa: PTH105 - replaces on every system
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise OutputError(f"{str(self.path)!r} cannot be written: {error.strerror}.") from error
-        return self.path
+        return write_whole(self.path, self.text.encode("utf-8"))
 
     def __str__(self) -> str:
         return "\n".join([*(f"data       {n}" for n in self.notes), *map(str, self.guesses)])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +15,7 @@ from msmmiv.document.stamp import stamp_of
 from msmmiv.document.study_file import StudyFile
 from msmmiv.errors import OutputError
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.files import files_in, move_into, own_room
 from msmmiv.show.outputs import check_folder, write_audit, write_outputs
 
 __all__ = ["RESULTS", "StudyRun", "run_study", "stamped"]
@@ -47,7 +45,7 @@ class StudyRun:
 def run_study(
     study: StudyFile | str | Path, *, out: str | Path | None = None, progress: bool | None = None
 ) -> StudyRun:
-    """Do all that a study file asks for, and write report, tables, figures and numbers, stamped with hashes.
+    r"""Do all that a study file asks for, and write report, tables, figures and numbers, stamped with hashes.
 
     Use it (or ``msmmiv run``) for every analysis that somebody will want to see again. Files appear in the folder when
     all of them are made; ``results.json`` comes last. Other files in the folder are left alone, except those that an
@@ -74,10 +72,14 @@ def run_study(
 
     Examples
     --------
-    >>> import msmmiv as mm
-    >>> from msmmiv.document.running import run_study
-    >>> run_study("study.toml").files["report"]  # doctest: +SKIP
-    PosixPath('study-results/report.html')
+    >>> import tempfile, msmmiv as mm
+    >>> lines = '[study]\nformat = 1\n[data]\nfile = "star.csv"\n[audit]\ndraws = 199\n'
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = mm.data.star().save(Path(folder, "star.csv"))
+    ...     _ = Path(folder, "study.toml").write_text(lines)
+    ...     files = run_study(Path(folder, "study.toml")).files
+    ...     files["report"].relative_to(folder).as_posix(), files["report"].exists()
+    ('study-results/report.html', True)
     """
     file = study if isinstance(study, StudyFile) else read_study(study)
     folder = check_folder(file.out_folder if out is None else out)
@@ -97,23 +99,17 @@ def _written(folder: Path, analysis: Analysis) -> dict[str, Path]:
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=".msmmiv-", dir=folder))
-    except OSError as error:
-        raise OutputError(f"Nothing can be written in {str(folder)!r}: {error.strerror}.") from error
-    try:
-        files = write_outputs(analysis, room)
-        audit = write_audit(analysis.audit, room / _AUDIT)
-        files |= {f"{_AUDIT}/{name}": path for name, path in audit.items()}
-        made = sorted(p.relative_to(room) for p in room.rglob("*") if p.is_file())
-        _add(room / RESULTS, {"stamp": analysis.stamp, "files": [p.as_posix() for p in made]})
-        _clear(folder, {p.as_posix() for p in made})
-        for name in sorted(made, key=lambda p: p == Path(RESULTS)):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(room / name, folder / name)  # noqa: PTH105 - replaces on every system
+        with own_room(folder) as room:
+            files = write_outputs(analysis, room)
+            audit = write_audit(analysis.audit, room / _AUDIT)
+            files |= {f"{_AUDIT}/{name}": path for name, path in audit.items()}
+            made = files_in(room)
+            _add(room / RESULTS, {"stamp": analysis.stamp, "files": [p.as_posix() for p in made]})
+            _clear(folder, {p.as_posix() for p in made})
+            move_into(folder, room, sorted(made, key=lambda p: p == Path(RESULTS)))
     except OSError as error:
         raise OutputError(f"The folder {str(folder)!r} could not be written: {error.strerror}.") from error
     finally:
-        shutil.rmtree(room, ignore_errors=True)
         if new:
             with suppress(OSError):
                 folder.rmdir()  # empty: nothing came of it

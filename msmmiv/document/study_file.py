@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from msmmiv.audit.dag import CausalDAG
 from msmmiv.audit.result import Audit
 from msmmiv.design import Design
@@ -19,14 +17,14 @@ from msmmiv.diagnose.rank import RankReport
 from msmmiv.document.problems import StudyFileError
 from msmmiv.document.tables import AuditTable, DagTable, DataTable, EstimateTable, said
 from msmmiv.document.toml_text import toml_text
-from msmmiv.errors import ColumnError, DataError, MsmmivError
+from msmmiv.errors import DataError, MsmmivError
 from msmmiv.estimate.bias import BiasDecomposition
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.results import Estimate
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.data_file import DataFile, is_moments
 from msmmiv.moments.effects import SiteEffects
-from msmmiv.moments.published import read_table
+from msmmiv.moments.published import read_site_covariates
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.gather import gather
 from msmmiv.show.words import one_line
@@ -154,7 +152,11 @@ class StudyFile:
         if table.planned_share is not None:
             options["planned_shares"] = table.planned_share
         if table.site_covariates is not None:
-            options["site_covariates"] = _site_table(self.folder / table.site_covariates, study)
+            path, sites = self.folder / table.site_covariates, study.moments.sites
+            try:
+                options["site_covariates"] = read_site_covariates(path, sites, site=study.design.site)
+            except DataError as error:
+                raise StudyFileError.at("[audit] site_covariates", " ".join(str(error).split())) from error
         return study.audit(self.graph(study.design), self.arguments, **options)
 
     def analyzed(self, study: Study) -> Analysis:
@@ -274,18 +276,3 @@ def _roles(design: Design) -> dict[str, Any]:
         if out[name] == usual:
             del out[name]
     return out
-
-
-def _site_table(path: Path, study: Study) -> pd.DataFrame:
-    """Site covariates indexed by the labels that the data have."""
-    site = study.design.site
-    try:
-        table = read_table(path, site)
-    except DataError as error:
-        raise StudyFileError.at("[audit] site_covariates", " ".join(str(error).split())) from error
-    if site not in table:
-        raise ColumnError.not_found(
-            site, "site", [str(c) for c in table], where="the file of site covariates"
-        )
-    labels = {str(s): s for s in study.moments.sites}
-    return table.set_index(pd.Index([labels.get(str(s), s) for s in table[site]])).drop(columns=site)

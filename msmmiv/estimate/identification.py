@@ -22,7 +22,7 @@ from msmmiv.inference.tests import NotApplicable, TestResult, chi2_test
 from msmmiv.linalg import Array, gram_solve
 from msmmiv.moments.sums import Rows
 
-__all__ = ["LIMITS", "identification", "two_step_j"]
+__all__ = ["LIMITS", "identification", "two_step_j", "without_instruments"]
 
 LIMITS = (("bias", 0.05), ("bias", 0.10), ("bias", 0.20), ("bias", 0.30), ("size", 0.10), ("size", 0.15),
           ("size", 0.20), ("size", 0.25))  # fmt: skip
@@ -109,7 +109,7 @@ def _rank(system: System, label: str, rows: Rows | None, *, wald: bool) -> TestR
     form = system.reduced_form
     form.whitener(rows=slice(1, None))  # refuses mediators without residual variation, by name
     found = directions(form.between[1:, 1:], form.within[1:, 1:])
-    restricted = None if wald else _without_instruments(system)
+    restricted = None if wald else without_instruments(system)
     full = joint_slope_covariance(
         system.within, system.covariates, label, rows=rows, restricted=restricted  # type: ignore[arg-type]
     )  # fmt: skip
@@ -187,7 +187,7 @@ def _short(system: System, cov: SlopeCovariance, slopes: Array) -> str:
     return f"{where} no variance of this kind (every arm a single cluster or row, or constant)"
 
 
-def _without_instruments(system: System) -> tuple[Array, Array]:
+def without_instruments(system: System) -> tuple[Array, Array]:
     """Coefficients of all variables on direct effects and covariates alone."""
     within, x, d = system.within, list(system.covariates), system.n_direct
     cross, total = within.cross.sum(axis=0), within.total.sum(axis=0)

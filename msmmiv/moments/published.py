@@ -14,8 +14,8 @@ from msmmiv.design import Label
 from msmmiv.errors import ColumnError, DataError, listing
 from msmmiv.linalg import Array
 
-__all__ = ["TableColumns", "check_table", "guess_columns", "numbers_of", "published_covariance", "read_shares",
-           "read_table", "table_shares"]  # fmt: skip
+__all__ = ["TableColumns", "check_table", "guess_columns", "numbers_of", "published_covariance",
+           "read_shares", "read_site_covariates", "read_table", "table_shares"]  # fmt: skip
 
 
 class TableColumns(TypedDict):
@@ -159,6 +159,25 @@ def read_shares(path: str | Path, sites: Sequence[Label], *, site: str | None = 
         raise DataError(f"Each site needs one share; {listing(twice, quote=True)} occur more than once.")
     spelt = {str(s): s for s in sites}
     return {spelt.get(k, k): float(v) for k, v in zip(keys, values, strict=True)}
+
+
+def read_site_covariates(path: str | Path, sites: Sequence[Label], *, site: str) -> pd.DataFrame:
+    """Covariates of sites from a CSV file, indexed by the labels that the data have.
+
+    Raises
+    ------
+    DataError
+        A file that cannot be read.
+    ColumnError
+        The column of sites is not in it.
+    """
+    table = read_table(path, site)
+    if site not in table:
+        raise ColumnError.not_found(
+            site, "site", [str(c) for c in table], where="the file of site covariates"
+        )
+    spelt = {str(s): s for s in sites}
+    return table.set_index(pd.Index([spelt.get(str(s), s) for s in table[site]])).drop(columns=site)
 
 
 def numbers_of(

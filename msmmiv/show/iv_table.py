@@ -15,6 +15,7 @@ from msmmiv.inference.covariance import CovType
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestStatistic
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.files import write_whole
 from msmmiv.show.formats import (
     Sheet,
     save_sheet,
@@ -23,7 +24,6 @@ from msmmiv.show.formats import (
     to_html,
     to_latex,
     to_markdown,
-    write_whole,
 )
 from msmmiv.show.iv_notes import notes
 from msmmiv.show.iv_parts import Parts, Wanted, anderson_rubin, column_records, laid_out

@@ -13,6 +13,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 
 import msmmiv as mm
+from msmmiv.diagnose.site_weights import site_weights
 from msmmiv.errors import ChoiceError, DataError
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.show.plots import (
@@ -26,7 +27,6 @@ from msmmiv.show.plots import (
 )
 from msmmiv.show.plots.accessor import FigureName
 from msmmiv.show.plots.sheet import INCHES, SMALLEST, at_width
-from msmmiv.show.plots.site_weights import site_weights
 from tests.show.drawn import dots, legend
 from tests.show.helpers import design, trial
 

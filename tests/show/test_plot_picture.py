@@ -32,7 +32,7 @@ def test_savefig_refuses_by_name(plot, tmp_path: Path):
     picture = plot.forest()
     with pytest.raises(ChoiceError, match="PNG, SVG or PDF"):
         picture.savefig(tmp_path / "f.docx")
-    with pytest.raises(OutputError, match="could not be written"):
+    with pytest.raises(OutputError, match="cannot be written: there is no folder"):
         picture.savefig(tmp_path / "nowhere" / "f.png")
     with pytest.raises(ChoiceError, match="dpi"):
         picture.savefig(tmp_path / "f.png", dpi=0)

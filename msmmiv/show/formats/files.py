@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from msmmiv.errors import ChoiceError, OutputError, check_choice, listing
+from msmmiv.errors import ChoiceError, check_choice, listing
+from msmmiv.show.files import write_whole
 from msmmiv.show.formats.as_csv import to_csv
 from msmmiv.show.formats.as_docx import to_docx
 from msmmiv.show.formats.as_html import to_html
@@ -16,7 +15,7 @@ from msmmiv.show.formats.as_latex import to_latex
 from msmmiv.show.formats.as_markdown import to_markdown
 from msmmiv.show.formats.sheet import Sheet
 
-__all__ = ["ENDINGS", "TableFormat", "as_bytes", "format_of", "save_sheet", "write_whole"]
+__all__ = ["ENDINGS", "TableFormat", "as_bytes", "format_of", "save_sheet"]
 
 TableFormat: TypeAlias = Literal["latex", "html", "markdown", "csv", "docx"]
 ENDINGS: dict[str, TableFormat] = {
@@ -91,30 +90,3 @@ def save_sheet(sheet: Sheet, path: str | Path) -> Path:
     """
     format_ = format_of(path)
     return write_whole(path, as_bytes(sheet, format_))
-
-
-def write_whole(path: str | Path, content: bytes) -> Path:
-    """Write a file under another name and then give it its own, so that nobody finds half of it."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}. Make it first."
-        )
-    if path.is_dir():
-        raise OutputError(f"{str(path)!r} is a folder; give the name of a file in it.")
-    made: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".msmmiv-", delete=False) as file:
-            made = Path(file.name)
-            file.write(content)
-        # A temporary file is the owner's alone; an output is what the owner's other files are.
-        mask = os.umask(0)
-        os.umask(mask)
-        made.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
-        made.replace(path)
-    except OSError as error:
-        raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
-    finally:
-        if made is not None:
-            made.unlink(missing_ok=True)
-    return path

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import secrets
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from msmmiv.errors import ChoiceError, OutputError, whole_number
+from msmmiv.errors import ChoiceError, whole_number
+from msmmiv.show.files import write_whole
 from msmmiv.show.plots.sheet import finished
 from msmmiv.show.words import printable, short
 
@@ -165,17 +165,8 @@ class Picture:
         ...     picture.savefig(Path(folder) / "sites.pdf").read_bytes()[:5]
         b'%PDF-'
         """
-        target, ending = Path(path), check_ending(path)
-        content = self._bytes(ending, whole_number(dpi, "dpi", least=10))
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            part.write_bytes(content)
-            part.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise OutputError(f"{str(target)!r} could not be written: {error.strerror}.") from error
-        return target
+        ending = check_ending(path)
+        return write_whole(path, self._bytes(ending, whole_number(dpi, "dpi", least=10)))
 
     def svg(self) -> str:
         """The figure as one ``<svg>`` element whose ids and styles stay its own among others on a page."""

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from msmmiv.design import Label
+from msmmiv.diagnose.site_weights import site_weights
 from msmmiv.errors import count
 from msmmiv.inference.results import Estimate
 from msmmiv.linalg import Array
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
 from msmmiv.show.plots.scatter import MANY
 from msmmiv.show.plots.sheet import SMALLEST, narrow, sheet
-from msmmiv.show.plots.site_weights import site_weights
 from msmmiv.show.words import fit_label, number, one_line
 
 if TYPE_CHECKING:
