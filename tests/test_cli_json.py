@@ -11,7 +11,7 @@ import msmmiv as mm
 from msmmiv.cli import main
 from msmmiv.cli.files import check_file, whole_file, written
 from msmmiv.errors import OutputError
-from msmmiv.show import outputs
+from msmmiv.show.iv_table import study_table
 from tests.show.helpers import design, trial
 
 ROLES = ["-y", "y", "-t", "t", "-m", "m1", "-s", "s"]
@@ -96,15 +96,6 @@ def told(done):
     return json.loads(done.stdout)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Pages and figures take most of the time, and are tested elsewhere."""
-    for name in ("gallery", "audit_pictures", "decomposition_pictures", "rank_pictures"):
-        monkeypatch.setattr(outputs, name, lambda _: ())
-    for name in ("render_report", "render_audit", "render_decomposition"):
-        monkeypatch.setattr(outputs, name, lambda *_, **__: "page")
-
-
 def test_json_is_what_the_files_hold(tmp_path, moments, undrawn):
     roles = ["--draws", 199]
     for words, name in (
@@ -120,6 +111,20 @@ def test_json_is_what_the_files_hold(tmp_path, moments, undrawn):
         assert str(tmp_path / "out") not in done.stdout
     alone = told(run("rank", moments, *roles, "--json"))
     assert alone == json.loads((tmp_path / "out" / "rank.json").read_text(encoding="utf-8"))
+
+
+def test_the_json_of_a_table_has_its_numbers(moments):
+    found = told(run("table", moments, "--json"))
+    table = study_table(mm.Study(mm.Moments.load(moments)))
+    assert found["notes"] == list(table.notes)
+    wanted = table.tidy()
+    assert len(found["numbers"]) == len(wanted)
+    for told_, row in zip(found["numbers"], wanted.to_dict("records"), strict=True):
+        assert told_["value"] == pytest.approx(row["value"], nan_ok=True) or told_["value"] is None
+        assert (told_["quantity"], told_["term"]) == (row["quantity"], row["term"])
+    done = run("table", moments, "--json", "--format", "latex")
+    assert done.exit_code == 2
+    assert "--json" in done.stderr
 
 
 def test_warnings_do_not_get_into_the_json(tmp_path):

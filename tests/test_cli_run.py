@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from msmmiv.cli import study_files
 from msmmiv.cli.commands import main
-from tests.document.makers import messy_trial, school_trial, without_figures, written
+from tests.document.makers import messy_trial, school_trial, written
 
 ROLES = ["-y", "math", "-m", "class_size"]
 
@@ -19,9 +19,8 @@ def run(*words, answers=None):
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch, undrawn):
     monkeypatch.chdir(tmp_path)
-    without_figures(monkeypatch)
     written(school_trial(sites=8), tmp_path / "pupils.csv")
     return tmp_path
 
@@ -41,6 +40,8 @@ def test_from_pupils_to_results_and_a_check(home) -> None:
     same = run("run", "study.toml", "--check")
     assert same.exit_code == 0
     assert same.stdout.startswith("Nothing differs from the run in 'study-results' (")
+    told = json.loads(run("run", "study.toml", "--check", "--json").stdout)
+    assert (told["folder"], told["changes"]) == ("study-results", [])
     (home / "study.toml").write_text(
         f"# read again\n{text}".replace("# draws = 999", "draws = 199"), encoding="utf-8"
     )
@@ -48,6 +49,12 @@ def test_from_pupils_to_results_and_a_check(home) -> None:
     assert other.exit_code == 1
     assert "1 value differs" in other.stdout
     assert "stamp: SHA-256 of the study file" in other.stdout
+    once_more = run("run", "study.toml", "--json")
+    assert once_more.exit_code == 0
+    assert json.loads(once_more.stdout) == json.loads(
+        (home / "study-results" / "results.json").read_text(encoding="utf-8")
+    )
+    assert "Report: study-results" in once_more.stderr
 
 
 def test_a_messy_file_runs(home) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from msmmiv.audit.json_values import json_text
 from msmmiv.cli.commands import main
-from msmmiv.cli.options import plain_words, with_roles
+from msmmiv.cli.options import plain_words, with_json, with_roles
 from msmmiv.document.begin import StudyDraft, init_study
 from msmmiv.document.checking import check_study
 from msmmiv.document.guessing import Candidate
@@ -60,27 +62,35 @@ def init(file: str, *, out: str, force: bool, missing: Missing | None, **roles: 
 @click.option("--check", is_flag=True,
               help="Write nothing; list what differs from the earlier run; exit with 1 if anything does.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
-def run(study: str, *, out: str | None, check: bool, quiet: bool) -> None:
+@with_json
+def run(study: str, *, out: str | None, check: bool, quiet: bool, as_json: bool) -> None:
     """Run STUDY, a study file: everything it asks for, stamped with hashes of the file and of the data.
 
     \b
     msmmiv run study.toml
     msmmiv run study.toml --check
     """  # noqa: D301 - click reads the control character
+    if quiet and as_json:
+        raise click.UsageError("--quiet and --json contradict each other: choose one.")
     progress = sys.stderr.isatty() and not quiet
     with plain_words():
         if check:
             found = check_study(study, out=out, progress=progress)
-            if not quiet:
+            if as_json:
+                click.echo(json_text(asdict(found) | {"folder": str(found.folder)}), nl=False)
+            elif not quiet:
                 click.echo(printable(str(found)))
             if found.changes:
                 raise SystemExit(1)
             return
         done = run_study(study, out=out, progress=progress)
-        if not quiet:
+        if as_json:
+            click.echo(done.files["results"].read_text(encoding="utf-8"), nl=False)
+        elif not quiet:
             click.echo(summary_text(done.analysis), nl=False)
-            click.echo(f"\nReport: {done.files['report']}\nAudit: {done.files['audit/page']}")
-            click.echo(f"Tables and figures: {done.folder}")
+        if not quiet:
+            where = f"\nReport: {done.files['report']}\nAudit: {done.files['audit/page']}"
+            click.echo(f"{where}\nTables and figures: {done.folder}", err=as_json)
 
 
 def _on_terminal() -> bool:
@@ -102,9 +112,8 @@ def _told(draft: StudyDraft) -> str:
 
 def _ask(role: str, candidates: Sequence[Candidate], names: Sequence[str]) -> tuple[str, ...]:
     """Ask for a role until the answer is one of the names, a number in the list, or nothing."""
-    click.echo(
-        f"\nWhich column is the {role}?" if role != "control" else "\nWhich arm is the reference?", err=True
-    )
+    asked = {"control": "Which arm is the reference?", "mediators": "Which columns are the mediators?"}
+    click.echo(f"\n{asked.get(role, f'Which column is the {role}?')}", err=True)
     for i, c in enumerate(candidates[:_SHOWN], 1):
         click.echo(printable(f"  {i}. {toml_value(c.value)}: {c.reason}"), err=True)
     several = " (several: separate them by commas)" if role == "mediators" else ""

@@ -6,8 +6,9 @@ from typing import Any, get_args
 
 import click
 
+from msmmiv.audit.json_values import json_text
 from msmmiv.cli.commands import main
-from msmmiv.cli.options import plain_words, with_roles
+from msmmiv.cli.options import plain_words, with_json, with_roles
 from msmmiv.cli.sources import study_of
 from msmmiv.inference.covariance import CovType
 from msmmiv.moments.cells import Missing
@@ -29,9 +30,10 @@ __all__ = ["table"]
 @click.option("--covariates", "show_covariates", is_flag=True, help="Show coefficients of covariates too.")
 @click.option("--stars", is_flag=True, help="Mark p below .1, .05 and .01; by default nothing is marked.")
 @click.option("--title", default="", help="Caption of the table.")
+@with_json
 def table(
     file: str, format_: TableFormat | None, out: str | None, cov_type: CovType, direct_effect: bool,
-    show_covariates: bool, stars: bool, title: str, missing: Missing | None, **roles: Any,
+    show_covariates: bool, stars: bool, title: str, as_json: bool, missing: Missing | None, **roles: Any,
 ) -> None:  # fmt: skip
     """Put OLS, reduced form, first stages, 2SLS, LIML and UJIVE for FILE side by side.
 
@@ -41,6 +43,8 @@ def table(
     \b
     msmmiv table trial.csv -y score -t treated -m hours -s school --out table1.tex
     """  # noqa: D301 - click reads the control character
+    if as_json and format_ and not out:
+        raise click.UsageError(f"--json and --format {format_} contradict each other: choose one.")
     with plain_words():
         chosen = _format(format_, out)
         found = study_table(
@@ -48,7 +52,12 @@ def table(
             covariates=show_covariates, stars=(0.1, 0.05, 0.01) if stars else (), title=title,
         )  # fmt: skip
         if out:
-            click.echo(f"Table: {write_whole(out, as_bytes(found.sheet, chosen))}")
+            click.echo(f"Table: {write_whole(out, as_bytes(found.sheet, chosen))}", err=as_json)
+        if as_json:
+            numbers = found.tidy().to_dict("records")
+            click.echo(json_text({"numbers": numbers, "notes": found.notes}), nl=False)
+        elif out:
+            return
         elif chosen == "html":
             click.echo(to_html(found.sheet), nl=False)
         else:

@@ -1,9 +1,9 @@
-"""How the parts of an analysis are gathered: which fits are compared, and what is said where a part is missing."""
+"""How the parts of an analysis are gathered, and what is said where a part is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from msmmiv.audit.result import Audit
 from msmmiv.diagnose.heterogeneity import Heterogeneity
@@ -19,6 +19,7 @@ from msmmiv.inference.tests import NotApplicable
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.comparison import compared
 from msmmiv.show.words import one_line
 
 __all__ = ["Asked", "gather"]
@@ -68,7 +69,7 @@ def gather(
     if estimator is None and cov_type is not None:
         estimator = "2sls"
     headline = study.fit(estimator, cov_type=cov_type, direct_effect=direct_effect, interval=interval)
-    fits, skipped = _compared(study, headline, cov_type)
+    fits, skipped = compared(study, headline, cov_type)
     # `fit` has already succeeded with these moments, so plain 2SLS is among them.
     two_stage = next(f for f in fits if f.method == "2sls" and f.direct_effect == direct_effect)
     design = study.moments.design
@@ -82,56 +83,6 @@ def gather(
         leave_one_out=_or_reason("Leave-one-out", lambda: leave_one_out(headline, study.moments.sites)),
         audit=study.audit() if audit is None else audit,
     )  # fmt: skip
-
-
-def _compared(
-    study: Asked, headline: Estimate, cov_type: CovType | None
-) -> tuple[tuple[Estimate, ...], tuple[str, ...]]:
-    """The headline and what stands beside it, no fit twice, and the reasons for those that cannot be had."""
-    free = headline.direct_effect
-    fits: dict[tuple[Any, ...], Estimate] = {}
-    skipped: list[str] = []
-    for fit in (headline, *headline.beside):
-        fits.setdefault(_key(fit), fit)
-    wanted: list[dict[str, Any]] = [
-        {"estimator": "2sls", "cov_type": cov_type, "direct_effect": free},
-        {"estimator": "2sls", "direct_effect": free},
-        {"estimator": "2sls", "cov_type": "site", "direct_effect": free},
-        {"direct_effect": free},
-        {"estimator": "ujive", "cov_type": "site", "direct_effect": free},
-        {"estimator": "liml", "cov_type": "site", "direct_effect": free},
-        *([] if free else [{"estimator": "bc_linear", "cov_type": "site"}]),
-        {"estimator": "ols", "cov_type": cov_type, "direct_effect": free},
-        {"estimator": "2sls", "cov_type": cov_type, "direct_effect": not free},
-        {"direct_effect": not free},
-    ]
-    seen: set[str] = set()
-    for options in wanted:
-        words = ", ".join(f"{k}={v!r}" for k, v in options.items() if v) or "by rule"
-        if words in seen:
-            continue
-        seen.add(words)
-        try:
-            fit = study.fit(**options)
-        except MsmmivError as error:
-            skipped.append(f"{words}: {one_line(error)}")
-            continue
-        if options.get("estimator") == "ujive" and any(_twin(fit, f) for f in fits.values()):
-            continue  # by rule, with the interval that fits the strength of the instruments
-        fits.setdefault(_key(fit), fit)
-    return tuple(fits.values()), tuple(skipped)
-
-
-def _key(fit: Estimate) -> tuple[Any, ...]:
-    return fit.method, fit.cov_type, fit.small_sample, fit.interval, fit.direct_effect
-
-
-def _twin(fit: Estimate, other: Estimate) -> bool:
-    return (fit.method, fit.cov_type, fit.direct_effect) == (
-        other.method,
-        other.cov_type,
-        other.direct_effect,
-    )
 
 
 def _or_reason(name: str, made: Callable[[], T]) -> T | NotApplicable:

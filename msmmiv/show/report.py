@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from msmmiv.diagnose.rank_words import GATES
-from msmmiv.errors import OutputError
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.show import explain, peers, rank_tables, readings, reproduce, tables
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.audit_report import checks_table, figure_links, finding_items, sensitivity_table
+from msmmiv.show.files import write_whole
 from msmmiv.show.plots import Picture, gallery
 from msmmiv.show.provenance import moments_digest, versions
 from msmmiv.show.template import filled, source
@@ -38,7 +38,7 @@ def render_report(analysis: Analysis, *, pictures: Sequence[Picture] | None = No
     >>> import msmmiv as mm
     >>> page = render_report(mm.Study(mm.data.star()).analysis())
     >>> page.startswith("<!doctype html>"), page.count("<svg ")
-    (True, 10)
+    (True, 12)
     """
     from markupsafe import Markup
 
@@ -64,16 +64,23 @@ def write_report(analysis: Analysis, path: str | Path) -> Path:
     ...     path.stat().st_size < 1_000_000
     True
     """
-    target = Path(path)
-    page = render_report(analysis)
-    try:
-        target.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise OutputError(f"The report could not be written to {str(target)!r}: {error.strerror}.") from error
-    return target
+    return write_whole(path, render_report(analysis).encode())
 
 
 def _context(analysis: Analysis, drawn: Sequence[str]) -> dict[str, Any]:
+    parts = (_asked(analysis), _answered(analysis), _strength(analysis), _sites(analysis), _again(analysis))
+    return {name: value for part in parts for name, value in part.items()} | {
+        "findings": finding_items(analysis.audit, drawn),
+        "opened": False,
+        "checks": checks_table(analysis.audit),
+        "sensitivity": sensitivity_table(analysis.audit),
+        "drawn_checks": figure_links(analysis.audit, drawn),
+        "limits": readings.limits(analysis.headline),
+    }
+
+
+def _asked(analysis: Analysis) -> dict[str, Any]:
+    """Question, estimand, roles and sample."""
     fit, moments = analysis.headline, analysis.moments
     return {
         "title": one_line(analysis.title),
@@ -83,44 +90,62 @@ def _context(analysis: Analysis, drawn: Sequence[str]) -> dict[str, Any]:
         "question": question(moments.design),
         "estimand": readings.estimand(fit),
         "target": fit.target,
-        "answers": readings.answers(fit),
-        "beside": explain.beside(analysis),
-        "chosen": explain.chosen(fit),
         "rests_on": readings.rests_on(fit),
-        "weakness": readings.weakness(analysis.rank, fit),
         "direct": fit.direct_effect,
         "roles": [(line[:12].strip(), line[13:]) for line in str(moments.design).splitlines()],
         "flow": tables.flow(moments.flow),
         "missing": tables.missing_by_arm(moments),
+    }
+
+
+def _answered(analysis: Analysis) -> dict[str, Any]:
+    """The headline and the fits beside it."""
+    fit = analysis.headline
+    return {
+        "answers": readings.answers(fit),
+        "weakness": readings.weakness(analysis.rank, fit),
         "headline": tables.headline(fit),
+        "chosen": explain.chosen(fit),
+        "beside": explain.beside(analysis),
         "notes": fit.notes,
         "estimates": tables.all_estimates(analysis.fits),
         "skipped": analysis.skipped,
         "reading": readings.direct_effect_reading(analysis),
-        "weak_sets": explain.anderson_rubin(analysis),
-        "spread_lines": explain.heterogeneity(analysis.heterogeneity),
-        **_pages(analysis),
-        "without": explain.leave_one_out(analysis),
-        "stages": tables.first_stages(fit),
+        "tests": tables.tests(fit),
+        "overidentification": readings.OVERIDENTIFICATION,
+        "clustered": bool(analysis.moments.design.cluster),
+        "wu_hausman": readings.WU_HAUSMAN,
+    }
+
+
+def _strength(analysis: Analysis) -> dict[str, Any]:
+    """First stages, rank, and sets that hold when compliance is weak."""
+    return {
+        "stages": tables.first_stages(analysis.headline),
         "unavailable": _unavailable(analysis),
         "rank": rank_tables.rank_tables(analysis.rank),
         "rank_lines": analysis.rank.sentences,
         "rank_counts": rank_tables.counts(analysis.rank),
         "rank_sentence": analysis.rank.sentence,
         "gates": GATES,
-        "tests": tables.tests(fit),
-        "overidentification": readings.OVERIDENTIFICATION,
-        "clustered": bool(moments.design.cluster),
-        "wu_hausman": readings.WU_HAUSMAN,
+        "weak_sets": explain.anderson_rubin(analysis),
+    }
+
+
+def _sites(analysis: Analysis) -> dict[str, Any]:
+    """Site effects, their spread, and what single sites do."""
+    return _pages(analysis) | {
         "sites": tables.sites(analysis.effects),
         "across": _across(analysis),
         "assumed_zero": analysis.effects.zero_covariance_assumed,
-        "findings": finding_items(analysis.audit, drawn),
-        "opened": False,
-        "checks": checks_table(analysis.audit),
-        "sensitivity": sensitivity_table(analysis.audit),
-        "drawn_checks": figure_links(analysis.audit, drawn),
-        "limits": readings.limits(fit),
+        "spread_lines": explain.heterogeneity(analysis.heterogeneity),
+        "without": explain.leave_one_out(analysis),
+    }
+
+
+def _again(analysis: Analysis) -> dict[str, Any]:
+    """How to get the numbers again, here and elsewhere."""
+    return {
         "python": reproduce.python_lines(analysis),
         "cli": reproduce.cli_line(analysis),
         "stata": reproduce.stata_lines(analysis),

@@ -119,7 +119,7 @@ def test_pooled_differences_are_those_of_the_regression_with_intercepts(block):
 
 def test_the_joint_statistic_has_its_rank_as_mean_over_all_orders():
     rng = np.random.default_rng(4)
-    df = frame(rng, sites=2, n=3)
+    df = frame(rng, sites=2, n=2)
     stats = []
     for t in orders(df["t"].to_numpy(), df["s"].to_numpy()):
         m = mm.Moments.from_data(df.assign(t=t.astype(int)), design(covariates=["x", "z"]))

@@ -230,3 +230,22 @@ def test_a_difference_of_the_size_that_is_told_is_found_about_four_times_in_five
     told = np.median([trial(0.0)[0].reach for _ in range(20)])
     found = [level_test(trial(told), draws=199, seed=i)[0].pvalue <= 0.05 for i in range(200)]
     assert 0.68 < np.mean(found) < 0.92
+
+
+def test_the_least_of_several_p_values_pays_for_the_others():
+    """Twenty sites of three subgroups, one of which has twice the compliance and a larger effect."""
+    rng = np.random.default_rng(5)
+    g = np.tile([1.0, 1.0, 2.0], 20) + 0.05 * rng.normal(size=60)
+    effect = np.tile([0.2, 0.2, 0.3], 20) + 0.1 * rng.normal(size=60)
+    place = {
+        "site": np.repeat(np.arange(20), 3),
+        "arm": np.zeros(60, int),
+        "level": np.tile(np.arange(3), 20),
+    }
+    contrasts = level_contrasts(np.column_stack([effect * g, g]), np.ones(60), **place)
+    alone = [level_test([one], draws=999, seed=0)[0].pvalue for one in contrasts]
+    test, found = level_test(contrasts, draws=999, seed=0)
+    assert 0.0 < min(alone) < 1 / 3
+    assert test.pvalue == pytest.approx(3 * min(alone), rel=1e-12)
+    assert found.level == contrasts[int(np.argmin(alone))].level == 2
+    assert "times 3 subgroups" in test.law

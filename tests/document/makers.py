@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from msmmiv.document import checking, running
-
 
 def school_trial(sites: int = 10, classes: int = 4, pupils: int = 12, seed: int = 4) -> pd.DataFrame:
     """Pupils in classes in schools, as pupils' files look: an id, covariates, a mediator per class, two tests."""
@@ -44,21 +42,3 @@ def written(
     text = frame.to_csv(index=False, sep=sep, decimal=decimal, lineterminator="\n")
     path.write_bytes("".join(f"{line}{tail}\n" for line in text.splitlines()).encode(encoding))
     return path
-
-
-def without_figures(monkeypatch) -> None:
-    """Runs that write numbers only: figures and pages take most of the time."""
-
-    def outputs(analysis, room):
-        (room / "results.json").write_text(
-            running.json_text(checking.results_dict(analysis)), encoding="utf-8"
-        )
-        return {"results": room / "results.json", "report": room / "results.json"}
-
-    def audit(found, room):
-        room.mkdir()
-        (room / "audit.txt").write_text(found.summary, encoding="utf-8")
-        return {"page": room / "audit.txt"}
-
-    monkeypatch.setattr(running, "write_outputs", outputs)
-    monkeypatch.setattr(running, "write_audit", audit)

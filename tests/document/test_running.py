@@ -17,7 +17,7 @@ from msmmiv.document.reading import parse_study, read_study
 from msmmiv.document.running import run_study, stamped
 from msmmiv.document.stamp import files_sha256, stamp_of
 from msmmiv.errors import DataError, OutputError
-from tests.document.makers import school_trial, without_figures, written
+from tests.document.makers import school_trial, written
 
 TEXT = """
 [study]
@@ -90,11 +90,6 @@ def known(monkeypatch, analysis):
 
     monkeypatch.setattr(running, "stamped", again)
     monkeypatch.setattr(checking, "stamped", again)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    without_figures(monkeypatch)
 
 
 def results(folder):
@@ -186,15 +181,17 @@ def test_versions_statuses_and_lost_values_are_noticed(copy, known) -> None:
     finding["status"] = "not contradicted"
     del kept["fits"][0]["terms"][0]["std_error"]
     kept["fits"][0]["terms"][0]["estimate"] *= 1 + 1e-12
+    kept["fits"][0]["terms"][0]["kurtosis"] = 3.0
     (copy / "made" / "results.json").write_text(json.dumps(kept), encoding="utf-8")
     found = {c.name: (c.old, c.new) for c in check_study(copy / "study.toml").changes}
     assert found["versions: numpy"][0] == "1.0"
     assert found["audit: findings: ii: status"] == ("not contradicted", "contradicted")
     assert found["fits: 2sls, cluster, wald: terms: class_size: std_error"][0] is None
-    assert len(found) == 3
+    assert found["fits: 2sls, cluster, wald: terms: class_size: kurtosis"] == (3.0, None)
+    assert len(found) == 4
 
 
-def test_files_of_an_earlier_run_go_and_others_stay(copy, quick, known) -> None:
+def test_files_of_an_earlier_run_go_and_others_stay(copy, undrawn, known) -> None:
     (copy / "made" / "mine.txt").write_text("x")
     (copy / "kept.txt").write_text("x")
     kept = results(copy)
@@ -205,11 +202,12 @@ def test_files_of_an_earlier_run_go_and_others_stay(copy, quick, known) -> None:
     assert (copy / "made" / "mine.txt").exists()
     assert (copy / "kept.txt").exists()
     assert not (copy / "made" / "audit" / "old.csv").exists()
-    assert not (copy / "made" / "report.html").exists()
+    assert "figures/forest.png" in kept["files"]
+    assert not (copy / "made" / "figures" / "forest.png").exists()
     assert check_study(copy / "study.toml").changes == ()
 
 
-def test_a_run_that_fails_leaves_what_was_there(copy, quick, known, monkeypatch) -> None:
+def test_a_run_that_fails_leaves_what_was_there(copy, undrawn, known, monkeypatch) -> None:
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
 
     def broken(*_):

@@ -299,12 +299,14 @@ def test_pictures_are_the_same_bytes_twice(two, tmp_path):
 def test_the_gallery_has_them_before_the_audits(request):
     analysis = mm.Study(trial(range(9)), design("m1", "m2")).analysis()
     names = [p.name for p in gallery(analysis)]
-    assert names[7:] == [p.name for p in audit_pictures(analysis.audit)]
-    assert names[:7] == [
+    assert names[9:] == [p.name for p in audit_pictures(analysis.audit)]
+    assert names[:9] == [
         "estimates",
         "partial_1",
         "partial_2",
         "forest",
+        "weights",
+        "leave_one_out",
         "rank_spectrum",
         "compliance_scatter",
         "compliance_map",

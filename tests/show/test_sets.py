@@ -142,10 +142,14 @@ def test_no_fit_stands_twice_and_cov_type_means_2sls():
     analysis = mm.Study(trial(range(9)), design("m1")).analysis(cov_type="site")
     assert analysis.headline is analysis.two_stage
     assert (analysis.headline.method, analysis.headline.cov_type) == ("2sls", "site")
-    keys = [gather._key(f) for f in analysis.fits]
+    keys = [
+        (f.method, f.cov_type, f.direct_effect, f.small_sample, f.interval, f.status) for f in analysis.fits
+    ]
     assert len(keys) == len(set(keys))
-    assert {"ols", "2sls", "liml", "ujive", "bc_linear"} <= {f.method for f in analysis.fits}
-    assert {f.direct_effect for f in analysis.fits} == {False, True}
+    for direct in (False, True):
+        methods = {f.method for f in analysis.fits if f.direct_effect == direct}
+        assert methods >= {"ols", "2sls", "liml", "ujive"}
+    assert "bc_linear" in {f.method for f in analysis.fits}
 
 
 def test_with_very_many_sites_the_robust_set_is_left_to_the_asker(monkeypatch):

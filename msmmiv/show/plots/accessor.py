@@ -12,13 +12,14 @@ import pandas as pd
 from msmmiv.audit.dag import CausalDAG
 from msmmiv.audit.result import Audit
 from msmmiv.diagnose.rank import RankReport
-from msmmiv.errors import DataError, MsmmivError, check_choice, listing
+from msmmiv.errors import DataError, check_choice, listing
 from msmmiv.estimate import Estimator, Method
 from msmmiv.estimate.between.decomposition import Decomposition
 from msmmiv.inference.covariance import CovType
 from msmmiv.inference.results import Estimate
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
+from msmmiv.show.comparison import compared
 from msmmiv.show.plots import audit_figures
 from msmmiv.show.plots.compliance_map import compliance_map
 from msmmiv.show.plots.compliance_scatter import compliance_scatter
@@ -143,7 +144,9 @@ class StudyPlots:
         The headline, chosen by rule, is the diamond; estimators that this sample cannot support are named in the
         caption.
         """
-        fits, skipped = self._once(("fits", direct_effect), lambda: _every(self.study, free=direct_effect))
+        fits, skipped = self._once(
+            ("fits", direct_effect), lambda: compared(self.study, self.study.fit(direct_effect=direct_effect))
+        )
         with at_width(self.width):
             return estimates(fits, skipped=skipped)
 
@@ -322,26 +325,3 @@ class StudyPlots:
             )
         with at_width(self.width):
             yield found
-
-
-def _every(study: Drawn, *, free: bool) -> tuple[list[Estimate], list[str]]:
-    """The headline first, then every estimator with the same switch, then all with the other one."""
-    fits: dict[tuple[Any, ...], Estimate] = {}
-    skipped: dict[str, None] = {}
-    for direct in (free, not free):
-        wanted: list[tuple[Method | None, CovType | None]] = [
-            (None, None), ("2sls", None), ("2sls", "site"), ("liml", "site"), ("ujive", "site"), ("ols", None),
-        ]  # fmt: skip
-        if not direct:
-            wanted.insert(5, ("bc_linear", "site"))
-        for name, cov_type in wanted:
-            try:
-                fit = study.fit(name, cov_type=cov_type, direct_effect=direct)
-            except MsmmivError as error:
-                if not fits:
-                    raise
-                skipped.setdefault(f"{name or 'by rule'}{' + direct effect' * direct}: {one_line(error)}")
-                continue
-            # The same estimate with the interval that the rule chose is there already.
-            fits.setdefault((fit.method, fit.cov_type, fit.direct_effect), fit)
-    return list(fits.values()), list(skipped)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from msmmiv.audit.result import Audit
 from msmmiv.diagnose.rank import RankReport
+from msmmiv.errors import MsmmivError
 from msmmiv.estimate.between.decomposition import Decomposition
+from msmmiv.inference.results import Estimate
+from msmmiv.inference.tests import NotApplicable
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.plots.balance import balance
@@ -23,34 +27,46 @@ from msmmiv.show.plots.estimates import estimates
 from msmmiv.show.plots.falsification import falsification
 from msmmiv.show.plots.forest import forest
 from msmmiv.show.plots.independence import independence
+from msmmiv.show.plots.leave_one_out import leave_one_out_plot
 from msmmiv.show.plots.origin import origin
 from msmmiv.show.plots.picture import Picture
 from msmmiv.show.plots.rank import rank_spectrum
 from msmmiv.show.plots.scatter import partial_plots, site_scatter
 from msmmiv.show.plots.sensitivity import sensitivity_plot
+from msmmiv.show.plots.weights import weights
 
 __all__ = ["audit_pictures", "decomposition_pictures", "gallery", "rank_pictures"]
 
 
 def gallery(analysis: Analysis) -> tuple[Picture, ...]:
-    """The estimates, the regression over sites (whole or partial), the forest, and the pictures of rank and audit.
+    """The estimates, the regression over sites (whole or partial), single sites, and the pictures of rank and audit.
 
     Examples
     --------
     >>> import msmmiv as mm
     >>> from msmmiv.show.plots import gallery
     >>> names = [p.name for p in gallery(mm.Study(mm.data.star()).analysis())]
-    >>> names[:6]
-    ['estimates', 'site_scatter', 'forest', 'rank_spectrum', 'compliance_map', 'causal_dag']
-    >>> names[6:]
-    ['origin', 'falsification', 'independence', 'sensitivity_direct_effect']
+    >>> names[:7]
+    ['estimates', 'site_scatter', 'forest', 'weights', 'leave_one_out', 'rank_spectrum', 'compliance_map']
+    >>> names[7:]
+    ['causal_dag', 'origin', 'falsification', 'independence', 'sensitivity_direct_effect']
     """
     # A line needs a slope: where the headline has no point estimate the pictures show 2SLS, and say so.
     effects, fit = analysis.effects, analysis.two_stage if analysis.headline.status else analysis.headline
     one = len(effects.mediators) == 1
     across = (site_scatter(effects, fit),) if one else partial_plots(effects, fit)
-    made = (estimates(analysis.fits), *across, forest(effects), *rank_pictures(analysis.rank))
-    return made + audit_pictures(analysis.audit)
+    made = (estimates(analysis.fits), *across, forest(effects), *_speaking(analysis, fit))
+    return made + rank_pictures(analysis.rank) + audit_pictures(analysis.audit)
+
+
+def _speaking(analysis: Analysis, fit: Estimate) -> list[Picture]:
+    """Which sites speak, and the headline without each; without an equation per site there is neither."""
+    made, without = [], analysis.leave_one_out
+    with suppress(MsmmivError):
+        made.append(weights(fit, analysis.moments.sites))
+    if not isinstance(without, NotApplicable):
+        made.append(leave_one_out_plot(analysis.headline, without))
+    return made
 
 
 def rank_pictures(report: RankReport) -> tuple[Picture, ...]:
