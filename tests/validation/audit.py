@@ -17,7 +17,7 @@ import msmmiv as mm
 from msmmiv.plan.simulate import simulate
 from tests.validation.study import Row
 
-TRIALS = 60
+TRIALS = 100
 DRAWS = 199
 SITES = (20, 60)
 PEOPLE = 80
