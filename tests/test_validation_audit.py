@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from msmmiv.diagnose.moderation import LEAST_SITES_OF_SIZES
 from tests.validation import audit, balance, independence, linearity, rank_usable
 
 FOLDER = Path(__file__).parents[1] / "docs" / "validation"
@@ -63,8 +64,9 @@ NULL = independence.NULL
 )
 def test_sizes_lie_between_3_and_7_percent(related, test, states):
     """But for what 1,000 trials leave to chance: a standard error of .007, the extreme one of dozens of cells."""
-    found = clean(related[related["kind"] != "power"], test, *states)
-    assert len(found) >= 12
+    used = related[(related["kind"] != "power") & (related["sites"] >= LEAST_SITES_OF_SIZES)]
+    found = clean(used, test, *states)
+    assert len(found) >= 9
     assert found.between(0.03 - 0.012, 0.07 + 0.012).all()
     assert 0.04 < found.mean() < 0.062
 
@@ -91,8 +93,9 @@ def test_a_direct_effect_is_not_read_as_effects_that_go_with_a_covariate(related
     tests = found[found["test"].isin(["site covariates", "site size", "weights and effects"])]
     assert len(tests) == 32
     assert (tests.loc[tests["sites"] > 12, "rejects"] < 0.07 + 0.012).all()
-    # With 12 sites of very different sizes the size is about .07 (4,000 trials of the worst cell).
-    assert (tests["rejects"] < 0.07 + 0.024).all()
+    # With 12 sites of very different sizes two of them reject more, and are not used (LEAST_SITES_OF_SIZES).
+    few = tests[(tests["sites"] < LEAST_SITES_OF_SIZES) & (tests["test"] == "site covariates")]
+    assert (few["rejects"] < 0.07 + 0.012).all()
 
 
 def test_what_it_is_for_is_found(related):
@@ -103,7 +106,11 @@ def test_what_it_is_for_is_found(related):
     assert power("site covariates", "covariate with both", 100) > 0.9
     assert power("site covariates", "covariate with both", 40) > 0.45
     assert power("site size", "size with effects", 100) > 0.95
-    assert power("subgroups", "both differ", 40) > 0.8
+    assert power("subgroups", "both differ", 40) > 0.75
+    both = related[(related["test"] == "subgroups") & (related["state"] == "both differ")]
+    by_sites = both.pivot(index="errors", columns="sites", values="rejects")
+    assert len(by_sites) == 9
+    assert (by_sites.diff(axis=1).iloc[:, 1:] > -0.01).all(axis=None)  # more sites find more
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +124,16 @@ def surface() -> pd.DataFrame:
     "method", ["origin", "curvature", "curvature, no intercept", "RESET", "vech", "effect by control mean"]
 )
 def test_surface_tests_hold_their_size(surface, method):
-    """Within what 400 trials leave to chance in one cell, and closely over the designs of a number of sites."""
-    found = surface[(surface["truth"] == "plane") & (surface["method"] == method)]
-    assert len(found) >= 6
+    """Within what chance leaves in a cell, and from both sides over the designs of a number of sites and mediators."""
+    found = surface[(surface["truth"] == "plane") & (surface["method"] == method)].copy()
+    assert len(found) >= 5
     assert (found["rejects"] <= 0.07 + 3.0 * np.sqrt(0.07 * 0.93 / found["trials"])).all()
-    many = found.groupby("sites")["rejects"].mean()
-    assert many.between(0.025, 0.07).all()
+    found["count"] = found["rejects"] * found["trials"]
+    total = found.groupby(["sites", "mediators"])[["count", "trials"]].sum()
+    share, error = total["count"] / total["trials"], np.sqrt(0.05 * 0.95 / total["trials"])
+    assert (share >= 0.03 - 2.0 * error).all()
+    assert (share <= 0.07 + 2.0 * error).all()
+    assert 0.03 < found["count"].sum() / found["trials"].sum() < 0.062
 
 
 def test_least_squares_takes_noise_for_violations(surface):
@@ -161,6 +172,8 @@ def test_no_check_rejects_clean_trials_much_too_often(balanced, kind):
     assert len(known) >= 3
     assert (known["value"] <= 0.07 + 3.0 * error).all()
     assert known["value"].mean() < 0.062
+    if kind not in ("inequalities", "signs"):  # exact or conservative: they may reject less
+        assert known["value"].mean() > 0.035
 
 
 def test_strength_of_two_is_rejected_in_3_to_7_percent_and_noise_is_found():
@@ -205,12 +218,13 @@ def test_clean_trials_contradict_nothing_beyond_5_percent(audited):
 @pytest.mark.parametrize(
     ("finding", "violation", "variant", "sites", "least"),
     [
-        ("ii", "ii", "constant", 60, 0.75),
+        ("ii", "ii", "constant", 60, 0.4),
         ("iii", "iii", "saturation", 20, 0.95),
         ("vi", "vi", "assignment", 20, 0.95),
         ("vi", "vi", "attrition", 20, 0.95),
         ("vii", "vii.a", "covariate", 60, 0.9),
-        ("vii", "vii.b", "everywhere", 60, 0.7),
+        ("vii", "vii.b", "everywhere", 20, 0.95),
+        ("vii", "vii.b", "everywhere", 60, 0.95),
         ("vii", "vii.b", "sites", 60, 0.9),
         ("viii", "viii", "proportional", 60, 0.9),
         ("ix", "ix", "covariate", 60, 0.75),

@@ -23,6 +23,10 @@ Status: TypeAlias = Literal[
 
 #: Size of the tests of one finding together.
 LEVEL = 0.05
+#: Nothing rejects, and nothing says how much would have been needed: that is no support of any kind.
+_SILENT = (
+    "No test rejects, and what they could have seen is not known here, so that their silence says nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Finding:
             "status": self.status,
             "reason": self.reason,
             "argument": self.argument,
+            "declared": self.declared,
             "evidence": [
                 {
                     "check": e.check,
@@ -150,7 +155,8 @@ def finding_of(
     -----
     The tests that can contradict are read together: p-values are adjusted by Holm's method, so that tests that keep
     their size contradict a true assumption in at most 5% of samples however many there are. An assumption that
-    nothing in the data could confirm stays "untestable: argue it" when no test contradicts it.
+    nothing in the data could confirm stays "untestable: argue it" when no test contradicts it. Where none of the tests
+    knows what it could have seen, an assumption that is not contradicted is "not assessed".
 
     Examples
     --------
@@ -211,21 +217,26 @@ def _status(
     tests = int(np.isfinite(adjusted).sum())
     said = [_said(e, p, tests) for e, p in zip(deciding, adjusted, strict=True) if e.applies]
     against = [_said(e, p, tests) for e, p in zip(deciding, adjusted, strict=True) if p <= LEVEL]
-    known = {e.check for e in deciding}
+    own = {e.check for e in deciding}
     missing = _not_tested(
-        [e for e in (*deciding, *(e for e in shown if e.check not in known)) if not e.applies]
+        [e for e in (*deciding, *(e for e in shown if e.check not in own)) if not e.applies]
     )
     if against:
         return "contradicted", tuple(against)
     if testable == "no":
-        first = (
-            "Data can contradict it here and cannot support it."
-            if deciding or shown
-            else "No data can settle it."
-        )
+        if any(e.applies for e in (*deciding, *shown)):
+            first = "Data can contradict it here and cannot support it."
+        else:
+            first = (
+                "No data can support it, and none contradicts it here."
+                if missing
+                else "No data can settle it."
+            )
         return "untestable: argue it", tuple(t for t in (first, remark, *said, missing) if t)
     if said:
-        return "not contradicted", tuple(t for t in (*said, missing) if t)
+        known = any(e.detectable for e in deciding if e.applies)
+        reasons = (*said, missing) if known else (_SILENT, *said, missing)
+        return "not contradicted" if known else "not assessed", tuple(t for t in reasons if t)
     context = [f"As context only: {_said(e, e.test.pvalue, 1)}" for e in shown if e.applies]
     return "not assessed", tuple(t for t in (missing, *context) if t) or ("No check speaks to it here.",)
 

@@ -81,7 +81,7 @@ def audit_assumptions(
     ChoiceError
         Arguments for something that is none of the nine assumptions, or too few draws.
     DesignError
-        A graph whose treatment, mediators or outcome are not those of the design.
+        A graph whose treatment, mediators, outcome or site are not those of the design.
 
     Notes
     -----
@@ -177,8 +177,8 @@ def _checked(dag: CausalDAG, design: Design) -> CausalDAG:
         raise ChoiceError(
             f"dag= must be a CausalDAG, not {type(dag).__name__}; CausalDAG.from_design(design, edges=['a -> b'])."
         )
-    for role in ("treatment", "outcome"):
-        if getattr(dag, role) != getattr(design, role):
+    for role in ("treatment", "outcome", "site"):
+        if (role != "site" or dag.site is not None) and getattr(dag, role) != getattr(design, role):
             raise DesignError(
                 f"The graph's {role} is {getattr(dag, role)!r}, the design's {getattr(design, role)!r}."
             )

@@ -24,7 +24,8 @@ def read_together(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
     An intercept is read as a direct effect of treatment. Groups that differ at the start, effects that go with
     compliance inside or between sites, and curvature give one too: a line through a bent surface misses the origin.
-    The inequalities between arms, read as defiers, fail with exclusion too. A bend that contradicts one of (iv) and
+    The inequalities between arms, read as defiers, fail with exclusion too, and defiers lift the surface: where both
+    tests reject, both findings say so of one another. A bend that contradicts one of (iv) and
     (ix) is said beside the other, where it may be above the level after adjusting for more tests. What a graph declares
     is never taken back, and clears nothing.
 
@@ -35,15 +36,24 @@ def read_together(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     >>> read_together(findings) == findings
     True
     """
-    by_origin = any(_only_by(f, _ORIGIN) for f in findings)
-    first = [
-        _left_open(f, "no defiers", "(ii) exclusion") if by_origin and _only_by(f, _INEQUALITIES) else f
-        for f in findings
+    caught = [
+        f for f in findings if f.assumption.id in _LIFTS and _against(f) and not _only_by(f, _INEQUALITIES)
     ]
-    caught = [f for f in first if f.assumption.id in _LIFTS and _against(f)]
     names = listing([f"({f.id})" for f in caught])
-    open_ii = (_left_open(f, "exclusion", names) if caught and _only_by(f, _ORIGIN) else f for f in first)
-    return _bends_shared(tuple(open_ii))
+    made = (_left_open(f, "exclusion", names) if caught and _only_by(f, _ORIGIN) else f for f in findings)
+    return _bends_shared(_lifts_shared(tuple(made)))
+
+
+def _lifts_shared(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """A direct effect and defiers trip the test of the origin and the inequalities alike: neither is cleared."""
+    shared = [f.id for f in findings if _only_by(f, _ORIGIN) or _only_by(f, _INEQUALITIES)]
+    if len(shared) < 2:
+        return findings
+    note = (
+        f"Only the origin and the inequalities speak against {listing([f'({i})' for i in shared])}. A direct effect "
+        "and defiers trip both: read the two findings as one."
+    )
+    return tuple(replace(f, reasons=(*f.reasons, note)) if f.id in shared else f for f in findings)
 
 
 def _bends_shared(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -12,8 +12,8 @@ from msmmiv.diagnose.evidence import Evidence
 from msmmiv.diagnose.heterogeneity import heterogeneity
 from msmmiv.diagnose.independence_matrix import independence_matrix
 from msmmiv.diagnose.influence import leave_one_out
-from msmmiv.diagnose.moderation import Signal, moderation_test
-from msmmiv.diagnose.moderation_reach import moderation_reach, reach_words
+from msmmiv.diagnose.moderation import LEAST_SITES_OF_SIZES, Signal, moderation_test
+from msmmiv.diagnose.moderation_reach import moderation_reach, reach_words, unknown_reach
 from msmmiv.diagnose.site_covariates import SiteCovariates, site_covariates
 from msmmiv.errors import DataError, MsmmivError, count
 from msmmiv.estimate import fit
@@ -100,11 +100,10 @@ class Independence:
             f"{_AVERAGES.get(e.name, e.name)}: {e.status or _listed(names, e)}" for e in self.estimands
         )
         reading = f"Averages of effects {figures}." if figures else ""
-        seen = (
-            ""
-            if isinstance(self.weights, NotApplicable)
-            else reach_words(names, self.weights_detectable, "the weight of a site in 2SLS")
-        )
+        seen, what = "", "the weight of a site in 2SLS"
+        if not isinstance(self.weights, NotApplicable):
+            seen = reach_words(names, self.weights_detectable, what)
+            reading = reading if seen else f"{reading} {unknown_reach(what)}".strip()
         return Evidence("independence.weights_and_effects", self.weights, self.covariates.role, reading, seen)
 
     def _overidentified(self) -> Evidence:
@@ -223,7 +222,9 @@ def _weights_test(effects: SiteEffects, *, draws: int, seed: int) -> TestResult:
     signal = Signal.of(effects, "equal")
     null = "averages with the weights of 2SLS and with sites alike agree"
     name = "weights and effects"
-    found = moderation_test(signal, signal.weight, name=name, null=null, draws=draws, seed=seed)
+    found = moderation_test(
+        signal, signal.weight, name=name, null=null, draws=draws, seed=seed, least=LEAST_SITES_OF_SIZES
+    )
     if isinstance(found, NotApplicable) and found.reason.startswith("it is the same"):
         return NotApplicable(name, "all sites have the same weight, so that the averages are one")
     return found

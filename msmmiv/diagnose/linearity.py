@@ -188,7 +188,7 @@ def surface_test(
     both p-values: where its slopes are noisy and covariances are estimated, simulation alone is too loose. It and
     "vech" need 40 sites, the others 12. With noisy compliances they reject between .02 and .08 of clean trials, where
     least squares with an intercept or a square rejects up to all of them; a curvature beside a free intercept is
-    hardly ever found (docs/validation/linearity.csv). ``detectable`` is found by trying sizes on simulated trials:
+    seldom found there (docs/validation/linearity.csv). ``detectable`` is found by trying sizes on simulated trials:
     2.8 times the standard error is found much less often with few sites, and there may be no size that is.
 
     References

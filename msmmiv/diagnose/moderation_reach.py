@@ -10,7 +10,7 @@ from msmmiv.diagnose.assignment import noncentrality
 from msmmiv.diagnose.moderation import Scores, Signal, varies
 from msmmiv.linalg import Array, frozen
 
-__all__ = ["moderation_reach", "reach_words"]
+__all__ = ["moderation_reach", "reach_words", "unknown_reach"]
 
 #: Simulated trials, signs behind each of their tests, and the power that is asked for: what is read off the data is
 #: uncertain itself, so that a new trial has less, about 80%.
@@ -106,16 +106,21 @@ class _Plan:
 
 
 def reach_words(mediators: tuple[str, ...], reach: Array, what: str) -> str:
-    """The figures in a sentence; that they are not known, where none is."""
+    """The figures in a sentence; empty where none is known."""
     if np.isinf(reach).all():
         return f"No change of effects with {what} would be found with 80% power: too few sites carry it."
     known = [f"{v:.3g} ({m})" for m, v in zip(mediators, reach, strict=True) if np.isfinite(v)]
     if not known:
-        return (
-            f"Which change of effects with {what} would have been found cannot be said: that takes 40 sites, and that "
-            "sampling error leaves something of how compliance and it vary together."
-        )
+        return ""
     return (
         f"A change of the effect by {' or '.join(known)} per standard deviation of {what} would be found with about "
         "80% power."
+    )
+
+
+def unknown_reach(what: str) -> str:
+    """What is said where `reach_words` has no figure."""
+    return (
+        f"Which change of effects with {what} would have been found cannot be said: that takes {_FEWEST} sites, and "
+        "that sampling error leaves something of how compliance and it vary together."
     )

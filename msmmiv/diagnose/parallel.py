@@ -27,6 +27,8 @@ _READING = (
     "Either a cascade, one mediator moving the other, or correlated implementation: the programme did both more in "
     "some sites. It contradicts nothing, and its absence supports nothing."
 )
+#: The same in short, where the correlations have said it.
+_ONE_WAY = "A slope contradicts nothing, and its absence supports nothing."
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,7 @@ class Parallel:
             if p < 0.05
             else ""
         )
-        return Evidence(check, test, "context", " ".join(filter(None, (words, "" if read else _READING))))
+        return Evidence(check, test, "context", f"{words} {_ONE_WAY if read else _READING}".strip())
 
     def _within_arm(self) -> Evidence:
         check, name = (

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.diagnose.evidence import Evidence, Role
-from msmmiv.diagnose.moderation import Adjusted, Signal, moderated, moderation_test
-from msmmiv.diagnose.moderation_reach import moderation_reach, reach_words
+from msmmiv.diagnose.moderation import LEAST_SITES_OF_SIZES, Adjusted, Signal, moderated, moderation_test
+from msmmiv.diagnose.moderation_reach import moderation_reach, reach_words, unknown_reach
 from msmmiv.diagnose.site_table import SiteTable, site_table
 from msmmiv.errors import count
 from msmmiv.estimate.site_moments import estimated, noise_effects
@@ -152,7 +152,12 @@ class SiteCovariates:
         halves = [t for t in (found.relation, found.effects) if isinstance(t, TestStatistic)]
         larger = max(halves, key=lambda t: t.pvalue)
         test = TestStatistic("site covariates", null, larger.stat, p, larger.df, larger.df_denom, law)
-        return Evidence(check, test, self.role, self._words(found), self._reach(found))
+        seen, words = self._reach(found), self._words(found)
+        if not seen:
+            words = f"{words} {unknown_reach(repr(found.name))}"
+        return Evidence(
+            check, test, self.role, f"{words} Covariates that were not measured stay invisible.", seen
+        )
 
     def _words(self, found: CovariateFinding) -> str:
         a = found.adjusted
@@ -173,7 +178,7 @@ class SiteCovariates:
         words = reach_words(self.mediators, found.detectable, repr(found.name))
         if np.isfinite(found.detectable).any():
             words = f"{words.rstrip('.')}, if it clearly goes with compliance."
-        return f"{words} Covariates that were not measured stay invisible."
+        return words
 
     def _size(self) -> Evidence:
         check = "independence.site_size"
@@ -191,6 +196,8 @@ class SiteCovariates:
         ) + (f" Effect of {words}." if words else "")
         tested = not isinstance(self.size.effects, NotApplicable)
         reach = reach_words(self.mediators, self.size.detectable, "log size") if tested else ""
+        if tested and not reach:
+            reading = f"{reading} {unknown_reach('log size')}"
         return Evidence(check, self.size.effects, self.role, reading, reach)
 
     @property
@@ -270,18 +277,20 @@ def site_covariates(
         alone = len(signal.sites) == 1
         size = NotApplicable("site size", "there is one site" if alone else "all sites have the same size")
     elif table.log_size is not None:
-        size = _finding(effects, signal, "log size", table.log_size, draws=draws, seed=seed)
+        size = _finding(
+            effects, signal, "log size", table.log_size, draws=draws, seed=seed, least=LEAST_SITES_OF_SIZES
+        )
     return SiteCovariates(
         effects.mediators, table, findings, size, draws, seed, effects.zero_covariance_assumed
     )
 
 
 def _finding(
-    effects: SiteEffects, signal: Signal, name: str, x: Array, *, draws: int, seed: int
+    effects: SiteEffects, signal: Signal, name: str, x: Array, *, draws: int, seed: int, least: int = 0
 ) -> CovariateFinding:
     slopes = compliance_slopes(effects, x)
     title, null = f"effects and {name}", f"mediator effects do not go with {name}"
-    test = moderation_test(signal, x, name=title, null=null, draws=draws, seed=seed)
+    test = moderation_test(signal, x, name=title, null=null, draws=draws, seed=seed, least=least)
     reach = moderation_reach(signal, x)
     return CovariateFinding(name, slopes, _relation(slopes, name), test, moderated(effects, x), reach)
 

@@ -225,6 +225,9 @@ def test_a_graph_of_another_trial_is_refused():
     other = mm.Design(outcome="y", treatment="t", mediators="m", site="s")
     with pytest.raises(DesignError, match="treatment is 't'"):
         mm.Study(mm.data.star()).audit(mm.CausalDAG.from_design(other), draws=FEW)
+    planet = mm.CausalDAG.from_design(replace(mm.data.star().design, site="planet"))
+    with pytest.raises(DesignError, match="site is 'planet', the design's 'school'"):
+        mm.Study(mm.data.star()).audit(planet, draws=FEW)
     two = mm.Study(mm.data.star("math_two_mediators"))
     with pytest.raises(DesignError, match="mediators"):
         two.audit(mm.CausalDAG.from_design(mm.Study(mm.data.star()).design), draws=FEW)

@@ -24,7 +24,8 @@ def a_test(p: float) -> TestStatistic:
 
 def seen(check: str, p: float | None, *, role: str = "evidence", **words: str) -> Evidence:
     test = NotApplicable("a test", "too few sites") if p is None else a_test(p)
-    return Evidence(check, test, role, **words)  # type: ignore[arg-type]
+    known = {"detectable": "An effect of 0.5 would be found."} if p is not None and role == "evidence" else {}
+    return Evidence(check, test, role, **(known | words))  # type: ignore[arg-type]
 
 
 def find(number: str, evidence: Sequence[Evidence] = (), *, estimand: str = "ate", **options: str) -> Finding:
@@ -119,8 +120,9 @@ def test_a_test_that_was_not_made_is_said_beside_one_that_was():
 
 def test_reasons_give_the_p_that_decides():
     both = find("vi", [seen("balance.covariates_joint", 0.03), seen("balance.attrition_by_arm", 0.5)])
-    assert both.reasons[0] == "A test: p = 0.030, 0.060 after Holm over 2 tests."
-    assert find("vi", [seen("balance.covariates_joint", 1e-9)]).reasons == ("A test: p < 0.001.",)
+    seen_as = "An effect of 0.5 would be found."
+    assert both.reasons[0] == f"A test: p = 0.030, 0.060 after Holm over 2 tests. {seen_as}"
+    assert find("vi", [seen("balance.covariates_joint", 1e-9)]).reasons == (f"A test: p < 0.001. {seen_as}",)
 
 
 def test_vii_a_says_that_data_can_only_speak_against_it():
@@ -128,6 +130,18 @@ def test_vii_a_says_that_data_can_only_speak_against_it():
         find("vii", [seen("within_site.subgroups", 0.5)]).reasons[0].startswith("Data can contradict it here")
     )
     assert find("i").reason == "No data can settle it."
+    untested = find("vii", [seen("within_site.subgroups", None)]).reasons
+    assert untested[0] == "No data can support it, and none contradicts it here."
+    assert untested[1].startswith("Not tested: ")
+
+
+def test_silence_that_means_nothing_is_no_support():
+    blind = seen("independence.site_covariates", 0.5, detectable="")
+    found = find("ix", [blind])
+    assert found.status == "not assessed"
+    assert found.reasons[0].startswith("No test rejects, and what they could have seen is not known")
+    assert find("ix", [blind, seen("linearity.corrected_curvature", 0.5)]).status == "not contradicted"
+    assert find("ix", [seen("independence.site_covariates", 0.001, detectable="")]).status == "contradicted"
 
 
 def test_to_dict_has_every_piece():

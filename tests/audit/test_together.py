@@ -69,16 +69,20 @@ def test_what_a_graph_declares_is_not_taken_back_and_clears_nothing():
     assert read_together([drawn, finding("vi", "contradicted", BALANCE)])[0] is drawn
 
 
-def test_inequalities_do_not_accuse_defiers_of_a_direct_effect():
+def test_the_origin_and_the_inequalities_accuse_both_of_what_either_may_be():
     ii, vii = finding("ii", "contradicted", ORIGIN), finding("vii", "contradicted", DENSITY)
     first, second = read_together([ii, vii])
-    assert first is ii
-    assert second.status == "not assessed"
-    assert "(ii) exclusion" in second.reason
+    assert first.status == second.status == "contradicted"
+    assert first.reasons[-1] == second.reasons[-1]
+    assert "speak against (ii) and (vii.a)" in first.reason
+    assert "read the two findings as one" in first.reason
     assert read_together([finding("ii", "not contradicted", ORIGIN, p=0.5), vii])[1] is vii
+    assert read_together([ii])[0] is ii
     signs = Evidence("monotonicity.signs", DENSITY.test, "evidence")
     both = finding("vii", "contradicted", signs, DENSITY)
-    assert read_together([ii, both])[1] is both
+    one, two = read_together([ii, both])
+    assert two is both
+    assert one.status == "not assessed"
 
 
 def test_declared_edges_in_whole_audits():

@@ -99,11 +99,26 @@ def test_readings_are_sentences(audit):
 
 
 def test_a_test_that_could_contradict_says_what_it_could_have_seen(audit):
+    """A figure, or why there is none; and "not contradicted" only beside a figure."""
     silent = [
         e.check for e in pieces(audit)
         if e.applies and e.role == "evidence" and not e.detectable and e.check not in WITHOUT
+        and "would have been found cannot be said" not in e.reading
     ]  # fmt: skip
     assert not silent
+    words = [e.detectable for e in pieces(audit) if e.detectable]
+    assert all(re.search(r"\d", text) for text in words)
+    for found in audit.having("not contradicted"):
+        assert any(e.detectable for e in found.evidence if e.applies and e.role == "evidence"), found.id
+
+
+def test_with_few_sites_and_two_mediators_independence_is_not_assessed():
+    """No surface test, and the reach of moderation is not known below 40 sites."""
+    found = person(mediators=2, sites=20)["ix"]
+    assert found.status == "not assessed"
+    assert "their silence says nothing" in found.reason
+    assert "that takes 40 sites" in found.reason
+    assert person(mediators=2, sites=45)["ix"].status == "not contradicted"
 
 
 def test_what_does_not_exist_has_no_reach(audit):

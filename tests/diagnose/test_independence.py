@@ -241,7 +241,7 @@ def test_what_cannot_be_found_is_said():
     effects, x = noisy_trial(0.0, 1)
     noise = replace(effects, cov=frozen(effects.cov * 100.0))
     assert np.isnan(moderation_reach(Signal.of(noise, "tempered"), x)).all()
-    assert "cannot be said" in reach_words(("m",), np.array([np.nan]), "x")
+    assert reach_words(("m",), np.array([np.nan]), "x") == ""
     assert reach_words(("m",), np.array([np.inf]), "x").startswith("No change of effects with x")
     assert "0.5 (a) per" in reach_words(("a", "b"), np.array([0.5, np.inf]), "x")
     one_site = np.zeros(40)
@@ -319,7 +319,15 @@ def test_a_published_table_without_sizes():
     evidence = {e.check: e for e in found.evidence()}
     assert "not known" in evidence["independence.site_size"].test.reason
     assert "no site covariate is known" in evidence["independence.site_covariates"].test.reason
-    assert evidence["independence.weights_and_effects"].applies
+    few = evidence["independence.weights_and_effects"].test
+    assert "too few sites: 14; the test is made for 20 or more" in few.reason
+    wide = pd.concat([table, table.assign(s=table["s"].str.upper(), y=table["y"] + 0.1)])
+    effects = mm.SiteEffects.from_table(
+        wide, site="s", itt="y", itt_se="sy", compliance="g", compliance_se="sg", cov="c"
+    )
+    assert {e.check: e for e in independence(effects, draws=99).evidence()}[
+        "independence.weights_and_effects"
+    ].applies
 
 
 def test_leaving_sites_out_is_the_refit():

@@ -15,6 +15,7 @@ from msmmiv.errors import ChoiceError, DataError
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.plan.simulate import simulate
 from msmmiv.show.plots import falsification, origin
+from msmmiv.show.plots.surface_points import result_words
 from tests.show.drawn import band, dots, legend, lines, rims
 from tests.show.helpers import design, trial
 
@@ -90,7 +91,9 @@ def test_line_smooth_quadratic_and_band_are_those_of_the_test(forty, curved):
 
 def test_the_caption_has_the_numbers_and_confirms_nothing(forty, curved):
     never = falsification(dataclasses.replace(curved, detectable=np.nan), forty).caption
-    assert "No size that was tried would be found with 80% power." in never
+    assert "No size that was tried" not in never
+    through = dataclasses.replace(curved, kind="origin", detectable=np.nan)
+    assert "No size that was tried would be found with 80% power." in result_words(through, "A direct effect")
     caption = falsification(dataclasses.replace(curved, detectable=0.777), forty).caption
     assert f"p = {curved.test.pvalue:.3f}" in caption
     assert "0.777 would be found with 80% power" in caption

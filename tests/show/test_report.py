@@ -177,7 +177,8 @@ def test_two_thousand_sites_stay_small():
     site, t = np.repeat(np.arange(sites), n), np.tile([0, 1], sites * n // 2)
     m = rng.normal(size=sites * n) + rng.uniform(0.2, 2.0, sites)[site] * t
     rows = pd.DataFrame({"s": site, "t": t, "m1": m, "y": m + rng.normal(size=sites * n)})
-    text = render_report(mm.Study(rows, design("m1")).analysis())
+    study = mm.Study(rows, design("m1"))
+    text = render_report(study.analysis(audit=study.audit(draws=199)))
     assert len(text.encode()) < 2_500_000
     assert "The 250 of 2,000 rows with the largest weight" in text
     (table,) = re.findall(r'<table id="site-table".*?</table>', text, re.DOTALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 
@@ -37,21 +38,28 @@ CASES = {
 BLOCKS = "interaction(s, b, drop = TRUE)"
 
 
-def case(name, tmp_path):
-    options = dict(CASES[name])
-    rows = trial(range(7), arms=options.pop("arms", (0, 1)), seed=len(name))
-    rows["b"] = np.arange(len(rows)) % 2
-    rows["w"] = np.random.default_rng(1).uniform(0.5, 2.0, len(rows))
-    roles = dict(options.pop("roles"))
-    path = tmp_path / "rows of a trial.csv"
-    rows.to_csv(path, index=False)
-    analysis = mm.Study(path, design(*roles.pop("mediators"), **roles)).analysis(**options)
-    return pd.read_csv(path), path, analysis
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """Rows, their file and their analysis by the name of a case, each made once."""
+
+    @functools.cache
+    def made(name):
+        options = dict(CASES[name])
+        rows = trial(range(7), arms=options.pop("arms", (0, 1)), seed=len(name))
+        rows["b"] = np.arange(len(rows)) % 2
+        rows["w"] = np.random.default_rng(1).uniform(0.5, 2.0, len(rows))
+        roles = dict(options.pop("roles"))
+        path = tmp_path_factory.mktemp("case") / "rows of a trial.csv"
+        rows.to_csv(path, index=False)
+        study = mm.Study(path, design(*roles.pop("mediators"), **roles))
+        return pd.read_csv(path), path, study.analysis(audit=study.audit(draws=199), **options)
+
+    return made
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_linearmodels_lines_give_the_same_coefficients(name, tmp_path):
-    rows, _, analysis = case(name, tmp_path)
+def test_linearmodels_lines_give_the_same_coefficients(name, case):
+    rows, _, analysis = case(name)
     code, found = reproduce.linearmodels_lines(analysis), {}
     last = code.splitlines()[-1]
     code = code.replace(last, "result = " + re.fullmatch(r"print\((.*)\)", last)[1])
@@ -63,8 +71,8 @@ def test_linearmodels_lines_give_the_same_coefficients(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_python_lines_give_the_same_fit(name, tmp_path, monkeypatch, capsys):
-    _, path, analysis = case(name, tmp_path)
+def test_python_lines_give_the_same_fit(name, case, monkeypatch, capsys):
+    _, path, analysis = case(name)
     monkeypatch.chdir(path.parent)
     found = {}
     exec(reproduce.python_lines(analysis), {}, found)  # noqa: S102
@@ -77,8 +85,8 @@ def test_python_lines_give_the_same_fit(name, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_command_gives_the_same_estimates(name, tmp_path, monkeypatch):
-    _, path, analysis = case(name, tmp_path)
+def test_the_command_gives_the_same_estimates(name, case, monkeypatch, undrawn):
+    _, path, analysis = case(name)
     monkeypatch.chdir(path.parent)
     words = shlex.split(reproduce.cli_line(analysis))
     assert words[0] == "msmmiv"
@@ -105,8 +113,8 @@ def test_the_command_gives_the_same_estimates(name, tmp_path, monkeypatch):
          "feols(y ~ t | s | m1 ~ i(s, t), data = df, vcov = ~s)"),
     ],
 )  # fmt: skip
-def test_lines_for_stata_and_r(name, stata, r, tmp_path):
-    _, _, analysis = case(name, tmp_path)
+def test_lines_for_stata_and_r(name, stata, r, case):
+    _, _, analysis = case(name)
     assert reproduce.stata_lines(analysis).splitlines()[-1] == stata.replace("y c.t", "y t")
     assert reproduce.fixest_lines(analysis).splitlines()[-1] == r
 
@@ -123,9 +131,9 @@ def test_lines_for_stata_and_r(name, stata, r, tmp_path):
          "vcovCL, cluster = ~s"),
     ],
 )  # fmt: skip
-def test_lines_for_ivreg_have_the_form_of_the_golden_calls(name, ivreg, errors, tmp_path):
+def test_lines_for_ivreg_have_the_form_of_the_golden_calls(name, ivreg, errors, case):
     """The form that made tests/golden/ivreg_*.json: ``y ~ m1 + m2 + x + site | t:site + x + site``."""
-    _, _, analysis = case(name, tmp_path)
+    _, _, analysis = case(name)
     first, model, shown = reproduce.ivreg_lines(analysis).splitlines()
     assert first == "library(ivreg)"
     assert model == f"fit <- ivreg({ivreg})"
@@ -146,7 +154,7 @@ def test_names_are_quoted_where_a_language_needs_it(hostile):
     assert shlex.split(reproduce.cli_line(hostile))[4] == "the <b>outcome</b>"
 
 
-def test_rows_dropped_on_request_are_dropped_again(tmp_path):
+def test_rows_dropped_on_request_are_dropped_again():
     rows = trial(range(5))
     rows.loc[3, "s"] = np.nan
     analysis = mm.Study(rows, design("m1"), missing="drop").analysis()

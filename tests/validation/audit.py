@@ -47,6 +47,7 @@ CASES: tuple[tuple[str | None, str | None, dict[str, Any]], ...] = (
     ("ix", "covariate", {}),
     ("ix", "size", {}),
     ("ix", "cross", {}),
+    ("ii", "constant", {"binary": True}),
 )
 
 

@@ -65,9 +65,10 @@ def grid() -> list[IndependenceCell]:
     two = itertools.product(["size"], ["20 an arm", "skewed sizes"], (NULL[1], NULL[3]), [2], SITES)
     three = itertools.product(["size"], ["skewed sizes"], (NULL[1],), [3], (20, 40))
     power = itertools.product(["power"], ["20 an arm", "skewed sizes"], BROKEN, [1], SITES)
-    inside = itertools.product(["within site"], list(CELLS), list(INSIDE), [1], (8, *SITES))
     also = itertools.product(["power"], ["20 an arm", "skewed sizes"], [ALSO], [1], SITES)
-    every = [IndependenceCell(*c) for c in itertools.chain(one, two, three, power, inside, also)]
+    kinds = [f"{cells}, {law}" for cells, law in itertools.product(CELLS, LAWS)]
+    inside = itertools.product(["within site"], kinds, list(INSIDE), [1], (8, *SITES))
+    every = [IndependenceCell(*c) for c in itertools.chain(one, two, three, power, also, inside)]
     # With equal sizes log size does not vary, and nothing goes with it.
     return [c for c in every if "size with" not in c.state or c.errors == "skewed sizes"]
 
@@ -143,7 +144,15 @@ def check(effects: mm.SiteEffects, x: np.ndarray, r: int, got: dict[str, float])
         "site size": found.evidence()[2].test.pvalue,
         "weights and effects": independence._weights_test(effects, draws=DRAWS, seed=r).pvalue,
     }
+    few = (
+        {"site size", "weights and effects"}
+        if len(effects.sites) < moderation.LEAST_SITES_OF_SIZES
+        else set()
+    )
     for name, p in got.items():
+        if name in few:  # not used there: the table shows why
+            assert np.isnan(own[name])
+            continue
         np.testing.assert_allclose(p, own[name], rtol=1e-6, atol=1e-12, err_msg=name)
 
 
@@ -262,14 +271,15 @@ INSIDE = {
     "nothing differs": (0.0, 0.0),
     "both differ": (0.8, 0.6),
 }
-#: Standard deviation of the outcome's errors and their correlation with the mediator's, drawn by site: a regression
-#: of one on the other is far from the effect in both directions.
-SLOPES = ((1.0, 0.5), (2.0, 0.8), (1.5, -0.5))
+#: Standard deviation of the outcome's errors and their correlation with the mediator's: a regression of one on the
+#: other is at the effect, far above it and far below.
+LAWS = {"errors along the effect": (1.0, 0.5), "errors above": (2.0, 0.8), "errors below": (1.5, -0.5)}
 
 
 def inside(cell: IndependenceCell, rng: np.random.Generator, trials: int) -> list[Row]:
     """Rejections of `level_test`; random signs of the corrected scores, which are skewed, beside it."""
-    cells, people = CELLS[cell.errors]
+    kind, law = cell.errors.split(", ")
+    cells, people = CELLS[kind]
     k, (further, more) = cell.sites, INSIDE[cell.state]
     shape = (trials, k, cells)
     last = np.arange(cells) == cells - 1
@@ -279,7 +289,7 @@ def inside(cell: IndependenceCell, rng: np.random.Generator, trials: int) -> lis
     if "skewed" in cell.errors:
         n = n * np.exp(0.8 * rng.standard_normal((trials, k, 1))) * np.exp(0.3 * rng.standard_normal(shape))
     n = np.clip(np.round(n), 4.0, None)
-    sd, corr = SLOPES[cell.sites % len(SLOPES)]
+    sd, corr = LAWS[law]
     drawn = noisy(np.stack([itt, g], axis=-1), n, rng, known=False, sd=sd, corr=corr)
     score = pair_scores(drawn)
     found, signs = np.empty(trials), np.empty(trials)

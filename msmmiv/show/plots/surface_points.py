@@ -218,7 +218,7 @@ def result_words(found: SurfaceTest, what: str) -> str:
         ]
     if np.isfinite(found.detectable):
         said.append(f"{what} of {number(found.detectable, 3)} would be found with 80% power.")
-    elif np.isfinite(found.power) and len(found.added) == 1:
+    elif np.isfinite(found.power) and found.kind == "origin":  # sizes of a bend are not tried
         said.append("No size that was tried would be found with 80% power.")
     if np.isfinite(found.power):
         said.append(f"The power against {one_line(found.violation)} is {found.power:.2f}.")
