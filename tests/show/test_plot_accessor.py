@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 from typing import get_args
 
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
-from matplotlib.text import Text
 
 import msmmiv as mm
 from msmmiv.diagnose.site_weights import site_weights
@@ -26,8 +24,8 @@ from msmmiv.show.plots import (
     weights,
 )
 from msmmiv.show.plots.accessor import FigureName
-from msmmiv.show.plots.sheet import INCHES, SMALLEST, at_width
-from tests.show.drawn import dots, legend
+from msmmiv.show.plots.sheet import at_width
+from tests.show.drawn import check_print, dots, legend
 from tests.show.helpers import design, trial
 
 
@@ -55,47 +53,6 @@ def several():
     made._kept["audit"] = made.study.audit(draws=199)
     made._kept["decomposition"] = made.study.decompose(draws=99)
     return made
-
-
-def shown_texts(figure):
-    """Letters that somebody reads: ticks beyond the ends of an axis are there and not drawn."""
-    gone: set[int] = set()
-    for axes in figure.axes:
-        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            for tick in axis.get_major_ticks() + axis.get_minor_ticks():
-                within = min(limits) - 1e-9 <= tick.get_loc() <= max(limits) + 1e-9
-                if not within or not axes.get_visible():
-                    gone |= {id(tick.label1), id(tick.label2)}
-        if not axes.get_visible():
-            gone |= {id(text) for text in axes.findobj(Text)}
-    return [t for t in figure.findobj(Text) if id(t) not in gone and t.get_visible() and t.get_text().strip()]
-
-
-def check_print(picture, width):
-    """As wide as the sheet at most, no letter below 7 points, none cut at the edge."""
-    figure = picture.figure
-    wide = figure.get_figwidth()
-    dag = picture.name == "causal_dag"  # its boxes are as wide as their names
-    assert wide <= INCHES[width] + (0.6 if dag else 1e-9)
-    box = figure.bbox
-    for text in shown_texts(figure):
-        assert text.get_fontsize() >= SMALLEST, text.get_text()
-        found = text.get_window_extent()
-        assert found.x0 >= -2.0, (text.get_text(), found.x0)
-        assert found.x1 <= box.width + 2.0, (text.get_text(), found.x1 - box.width)
-        assert found.y0 >= -2.0, (text.get_text(), found.y0)
-        assert found.y1 <= box.height + 2.0, (text.get_text(), found.y1 - box.height)
-    read = {id(t) for t in shown_texts(figure)}
-    for axes in figure.axes:
-        for ticks, side in ((axes.get_xticklabels(), 0), (axes.get_yticklabels(), 1)):
-            check_apart([t for t in ticks if id(t) in read and not t.get_rotation()], side)
-
-
-def check_apart(labels, side):
-    """No number or name of an axis runs into the next one."""
-    ends = sorted(t.get_window_extent().get_points()[:, side].tolist() for t in labels)
-    for (_, end), (start, _) in itertools.pairwise(ends):
-        assert start >= end - 1.5, [t.get_text() for t in labels]
 
 
 NOT_FOR_ONE = {"compliances"}
@@ -154,8 +111,12 @@ def test_refusals_say_why(plot, several):
         plot.compliances()
     with pytest.raises(DataError, match="must be one of 'm1'"):
         plot.scatter("m9")
+    for name in ("decomposition", "confidence_curve"):
+        told = rf"name one of 'm1', 'm2' and 'm3', as in study\.plot\.{name}\('m1'\)"
+        with pytest.raises(DataError, match=told):
+            several.draw(name)
     with pytest.raises(DataError, match="must be one of 'm1', 'm2' and 'm3'"):
-        several.decomposition()
+        several.decomposition("m9")
     with pytest.raises(DataError, match="leave out `found`"):
         plot.simex(found=plot._kept["decomposition"], draws=99)
     with pytest.raises(DataError, match="no balance to draw"):

@@ -87,8 +87,8 @@ class _View:
         )
 
 
-def chosen_mediator(found: Decomposition, mediator: str | None) -> str:
-    """The mediator that a picture is about.
+def chosen_mediator(found: Decomposition, mediator: str | None, figure: str) -> str:
+    """The mediator that a picture is about; ``figure`` is the name of the picture in `StudyPlots`.
 
     Raises
     ------
@@ -96,8 +96,13 @@ def chosen_mediator(found: Decomposition, mediator: str | None) -> str:
         An unknown name, or none where there are several.
     """
     names = found.rows.mediators
-    if mediator is None and len(names) == 1:
-        return names[0]
+    if mediator is None:
+        if len(names) == 1:
+            return names[0]
+        raise DataError(
+            f"There are {len(names)} mediators and each has a figure of its own: name one of "
+            f"{listing(names, quote=True)}, as in study.plot.{figure}({names[0]!r})."
+        )
     if mediator not in names:
         raise DataError(f"mediator={mediator!r} must be one of {listing(names, quote=True)}.")
     return mediator
@@ -132,7 +137,7 @@ def decomposition_scatter(found: Decomposition, mediator: str | None = None) -> 
     >>> picture.data.columns.tolist()
     ['row', 'x', 'y', 'x_se', 'y_se', 'covariance']
     """
-    view = _view(found, chosen_mediator(found, mediator))
+    view = _view(found, chosen_mediator(found, mediator, "decomposition"))
     outcome, name = found.rows.outcome, view.mediator
     with drawing():
         figure = sheet(5.8, 4.5)

@@ -70,7 +70,7 @@ def confidence_curve(found: Decomposition, mediator: str | None = None) -> Pictu
     >>> picture.data.columns.tolist()
     ['value', 'p_value', 'p_value_t']
     """
-    name = chosen_mediator(found, mediator)
+    name = chosen_mediator(found, mediator, "confidence_curve")
     test = found.slope_tests[name]
     points = COARSE if len(found.rows.mediators) > 1 or found.rows.cross is not None else FINE
     # 99% needs 99 draws; `decompose` saw to it that there are enough for its own level.
@@ -327,8 +327,10 @@ def _simex_limits(axes: Axes, path: SimexPath, term: int, values: dict[str, floa
 def _simex_caption(found: Decomposition, fit: SimexFit) -> str:
     text = (
         f"Simulation-extrapolation: sampling error of known size is added to every row, as multiples of the error that "
-        f"is in it ({fit.B:,} draws), and the mean least-squares coefficients (points) are followed by three curves "
-        "back to minus one, where no error would be left. Open: least squares as it stands. "
+        f"is in it ({fit.B:,} draws), and the points are mean least-squares coefficients. Three curves lead back to "
+        "minus one, where no error would be left: quadratic and linear are fitted to the points, the rational one is "
+        "a ratio of mean cross-products, which with few rows need not pass through them. "
+        "Open: least squares as it stands. "
     )
     if fit.status:
         text += f"There is no corrected value: {fit.status}. "
@@ -336,7 +338,8 @@ def _simex_caption(found: Decomposition, fit: SimexFit) -> str:
         text += f"Diamond: {method_words(fit.method)}. "
     if not isinstance(found.fit, SimexFit):
         text += f"It shows what the correction does; the estimate itself is {method_words(found.method)}. "
-    return text + "Polynomials fall short of the slope; the rational curve is exact with many draws."
+    text += "Polynomials fall short of the slope; "
+    return text + "with many draws the rational curve ends at the correction by moments."
 
 
 def _simex_alt(fit: SimexFit, path: SimexPath) -> str:

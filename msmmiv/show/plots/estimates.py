@@ -24,6 +24,8 @@ __all__ = ["estimates"]
 
 #: Panels beside one another; four only where that is all.
 ACROSS = 3
+#: What stands in the row of a fit that gives nothing, and where a panel is too narrow for that.
+NOTHING, NOTHING_SHORT = "no estimate, no set", "none"
 #: Sets may push the axis so many of their median widths beyond the points before they are cut.
 FAR = 4.0
 
@@ -75,9 +77,10 @@ def estimates(fits: Sequence[Estimate], *, skipped: Sequence[str] = ()) -> Pictu
         row = 0.34 if not narrow() else 0.17 + 0.13 * max(n.count("\n") for n in names)
         size = (0.6 + 0.07 * max(map(len, names)) + 2.1 * beside, down * (0.95 + row * len(fits)))
         figure = sheet(*size)
+        nothing = NOTHING_SHORT if narrow() or beside > ACROSS else NOTHING
         panels: list[Any] = list(figure.subplots(down, beside, sharey=True, squeeze=False).ravel())
         for axes, term in zip(panels, terms, strict=False):
-            _panel(axes, frame[frame["term"] == term], term, len(fits))
+            _panel(axes, frame[frame["term"] == term], term, len(fits), nothing)
         for axes in panels[len(terms) :]:
             axes.set_visible(False)
         panels[0].set_yticks(range(len(fits))[::-1], names)
@@ -92,6 +95,8 @@ def estimates(fits: Sequence[Estimate], *, skipped: Sequence[str] = ()) -> Pictu
         )
     if any(_cut(axes, frame[frame["term"] == t]) for axes, t in zip(panels, terms, strict=False)):
         caption += " An open arrow: the set is much wider than the others and ends outside the picture."
+    if any(text.get_text() == NOTHING_SHORT for axes in panels for text in axes.texts):
+        caption += f" “{NOTHING_SHORT}”: neither an estimate nor a set."
     for fit in fits:
         caption += f" {fit_label(fit)} has no point estimate: {why(fit)}." if fit.status else ""
     if skipped:
@@ -107,7 +112,7 @@ def estimates(fits: Sequence[Estimate], *, skipped: Sequence[str] = ()) -> Pictu
     )
 
 
-def _panel(axes: Axes, part: pd.DataFrame, term: str, rows: int) -> None:
+def _panel(axes: Axes, part: pd.DataFrame, term: str, rows: int, nothing: str) -> None:
     place = rows - 1 - part["order"].to_numpy()
     low, high, points = (part[c].to_numpy(dtype=float) for c in ("lower", "upper", "estimate"))
     left, right = _limits(low, high, points)
@@ -124,7 +129,7 @@ def _panel(axes: Axes, part: pd.DataFrame, term: str, rows: int) -> None:
                 axes.plot(np.full(some.sum(), edge), place[some], marker, markerfacecolor=face, **arrow)
     for y, shape, point in zip(place[~drawn], part["shape"][~drawn], points[~drawn], strict=True):
         alone = np.isnan(point)
-        words = "empty" if shape == "empty" else "no estimate, no set" if alone else "no set"
+        words = "empty" if shape == "empty" else nothing if alone else "no set"
         axes.text(
             0.5, y if alone else y + 0.15, words, transform=axes.get_yaxis_transform(), ha="center",
             va="center" if alone else "bottom", fontsize=7.5, style="italic", color=INK["axis"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from itertools import product
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from msmmiv.errors import DataError, count
 from msmmiv.linalg import Array
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished
 from msmmiv.show.plots.scatter import MANY
-from msmmiv.show.plots.sheet import SMALLEST, narrow, sheet
+from msmmiv.show.plots.sheet import INCHES, SMALLEST, narrow, sheet
 from msmmiv.show.words import one_line, p_value, p_words, short
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["independence"]
 
 _COMPLIANCE, _EFFECT = "compliance: ", "effect: "
-#: Sides of a cell, in inches, from which it holds a p-value too, and from which it holds a number.
-_FOR_P, _FOR_NUMBERS = 0.48, 0.36
+#: Sides of a cell, in inches, from which the p-value in it is called so, and from which it holds numbers.
+_FOR_P, _FOR_NUMBERS = 0.48, 0.355
+#: How wide a letter and how high a line is, in heights of a letter; a little too much rather than too little.
+_LETTER, _LINE = 0.6, 1.25
 #: Blue to orange through white; the orange end is light, so that signs differ in grey too.
 _COLOURS: Final = ("#003B5C", "#0072B2", "#9CCBE8", "#FFFFFF", "#FBD9A0", "#EFA537", "#D98200")
 _NONE: Final = "#E8EAED"
@@ -93,23 +96,54 @@ def independence(matrix: pd.DataFrame) -> Picture:
         raise DataError("There is no pair with a correlation or a p-value to draw.")
     shown = _triangle(matrix)
     n = len(shown.names) - 1
-    cell = _cell(n)
+    lettering = _lettering(shown.names)
+    cell = lettering.cell
     with drawing():
-        figure = sheet((1.5 if narrow() else 2.2) + n * cell, 1.7 + n * cell)
+        figure = sheet(2.2 + n * cell, lettering.height + n * cell)
         axes = figure.add_subplot()
         scale = _cells(axes, shown)
         if cell >= _FOR_NUMBERS:
             _numbers(axes, shown, cell)
         _frame(axes, shown)
-        _labels(axes, shown.names, n, cell)
+        _labels(axes, lettering, n)
         _colour_bar(figure, axes, scale)
         finished(figure)
     return Picture("independence", figure, matrix, _caption(shown, cell), _alt(matrix))
 
 
-def _cell(n: int) -> float:
-    """Side of a cell in inches: as large as the sheet allows, no larger than is needed."""
-    return float(min(0.82 if n <= 4 else 0.66, (1.75 if narrow() else 4.7) / n))
+@dataclass(frozen=True)
+class _Lettering:
+    """The side of a cell in inches, names as rows and columns show them, their size, and the height around the cells.
+
+    Names below stand level, slanted, or, in a column of a journal, upright.
+    """
+
+    cell: float
+    words: list[str]
+    size: float
+    height: float
+    rotation: int
+
+
+def _lettering(names: list[str]) -> _Lettering:
+    """Cells as large as the sheet allows, no larger than is needed, with names that do not touch."""
+    n, said = len(names) - 1, [_words(name) for name in names]
+    most = 0.82 if n <= 4 else 0.66
+    if not narrow():
+        cell = float(min(most, 4.7 / n))
+        width = 13 if n <= 3 else 18 if n <= 5 else 60
+        size = 8.0 if cell >= _FOR_P else SMALLEST
+        return _Lettering(cell, [textwrap.fill(x, width) for x in said], size, 1.7, 0 if n <= 3 else 40)
+    if n == 1:
+        return _Lettering(1.2, [textwrap.fill(x, 14) for x in said], 8.0, 1.1, 0)
+    for width, size in product((14, 20, 60), (8.0, SMALLEST)):
+        words = [textwrap.fill(x, width) for x in said]
+        lines = [x.split("\n") for x in words]
+        letters = _LETTER * size * max(len(line) for of_one in lines for line in of_one) / 72.0
+        cell = min(most, (INCHES["column"] - 0.25 - letters) / n)
+        if 72.0 * cell >= _LINE * size * max(map(len, lines)):
+            break
+    return _Lettering(cell, words, size, 0.85 + letters, 90)
 
 
 def _triangle(matrix: pd.DataFrame) -> _Triangle:
@@ -171,13 +205,13 @@ def _cells(axes: Axes, shown: _Triangle) -> Any:
 
 def _numbers(axes: Axes, shown: _Triangle, cell: float) -> None:
     """Correlations with p below; a letter and p where there is none."""
-    with_p, letters = cell >= _FOR_P, shown.reasons
-    size = 9.5 if cell > 0.7 else 8.0 if with_p else SMALLEST
+    roomy, letters = cell >= _FOR_P, shown.reasons
+    size = 9.5 if cell > 0.7 else 8.0 if roomy else SMALLEST
     for i, j in np.argwhere(shown.asked).tolist():
         r, p = float(shown.correlation[i, j]), float(shown.pvalue[i, j])
         ink = "white" if r < -0.45 else INK["black"]
         head = _signed(r) if np.isfinite(r) else letters[str(shown.why[i, j])]
-        below = with_p and np.isfinite(p)
+        below = np.isfinite(p)
         axes.text(
             j + 0.5, i + (0.37 if below else 0.5), head, ha="center", va="center", color=ink, fontsize=size,
             style="normal" if np.isfinite(r) else "italic",
@@ -186,7 +220,7 @@ def _numbers(axes: Axes, shown: _Triangle, cell: float) -> None:
             axes.text(
                 j + 0.5,
                 i + 0.7,
-                f"p {_short_p(p)}",
+                f"p {_short_p(p)}" if roomy else _short_p(p),
                 ha="center",
                 va="center",
                 color=ink,
@@ -232,23 +266,31 @@ def _words(name: str) -> str:
     return short(name, 26)
 
 
-def _labels(axes: Axes, names: list[str], n: int, cell: float) -> None:
-    size = 8.0 if cell >= _FOR_P else SMALLEST
-    width = 13 if n <= 3 else 18 if n <= 5 or narrow() else 60
+def _labels(axes: Axes, lettering: _Lettering, n: int) -> None:
+    size, turned = lettering.size, lettering.rotation
     # With more names than fit under one another every second, third ... is said.
-    step = max(1, int(np.ceil((1.6 if narrow() and cell >= _FOR_NUMBERS else 1.1) * size / 72.0 / cell)))
+    step = max(1, int(np.ceil(1.1 * size / 72.0 / lettering.cell)))
     # Wrapped before dollars are escaped: the escape must not be torn apart.
-    words = [textwrap.fill(_words(x), width).replace("$", r"\$") for x in names]
-    axes.set_yticks(np.arange(0, n, step) + 0.5, words[1::step], fontsize=size)
-    axes.set_xticks(
-        np.arange(0, n, step) + 0.5, words[:-1:step], fontsize=size, rotation=0 if n <= 3 else 40,
-        ha="center" if n <= 3 else "right", rotation_mode="anchor", va="top",
-    )  # fmt: skip
+    words = [x.replace("$", r"\$") for x in lettering.words]
+    at = np.arange(0, n, step) + 0.5
+    axes.set_yticks(at, words[1::step], fontsize=size)
+    if turned == 90:
+        axes.set_xticks(at, words[:-1:step], fontsize=size, rotation=90, ha="center", va="top",
+                        multialignment="right")  # fmt: skip
+    else:
+        axes.set_xticks(
+            at, words[:-1:step], fontsize=size, rotation=turned, ha="right" if turned else "center",
+            rotation_mode="anchor", va="top",
+        )  # fmt: skip
     axes.tick_params(length=0, pad=3)
 
 
 def _colour_bar(figure: Figure, axes: Axes, scale: Any) -> None:
-    bar = figure.colorbar(scale, ax=axes, fraction=0.05, shrink=0.7, pad=0.02)
+    # In a column the width belongs to the cells.
+    if narrow():
+        bar = figure.colorbar(scale, ax=axes, location="top", fraction=0.05, shrink=0.9, pad=0.02, aspect=16)
+    else:
+        bar = figure.colorbar(scale, ax=axes, fraction=0.05, shrink=0.7, pad=0.02)
     bar.set_ticks([-1.0, -0.5, 0.0, 0.5, 1.0], labels=["−1", "−.5", "0", ".5", "1"])
     bar.set_label("Correlation across sites", fontsize=8)
     if bar.solids is not None:
@@ -258,11 +300,11 @@ def _colour_bar(figure: Figure, axes: Axes, scale: Any) -> None:
 
 
 def _caption(shown: _Triangle, cell: float) -> str:
-    below = "; below each its p-value, not adjusted for the number of pairs" if cell >= _FOR_P else ""
+    below = "; below each its p-value, not adjusted for the number of pairs" if cell >= _FOR_NUMBERS else ""
     text = (
         "Correlations across sites of compliances, mediator effects, size and covariates, sampling error taken out"
         f"{below}. Framed: effects against compliances, what (ix) is about; an effect against its own compliance is "
-        "judged by curvature: the corrected square gives the correlation and the p."
+        f"judged by curvature: the corrected square gives the correlation{' and the p' if below else ''}."
     )
     said = [text]
     if (np.abs(shown.correlation) > 1.0).any():
@@ -276,7 +318,9 @@ def _caption(shown: _Triangle, cell: float) -> str:
             "mediators together."
         )
     if cell < _FOR_NUMBERS:
-        said.append("There are too many pairs for numbers in the cells; they are in the data of the figure.")
+        said.append(
+            "There are too many pairs for numbers in the cells; correlations and p-values are in the figure's data."
+        )
     said.append("Small correlations do not confirm independence: what was not measured is not here.")
     return " ".join(said)
 

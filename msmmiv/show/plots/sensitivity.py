@@ -10,8 +10,9 @@ import pandas as pd
 from msmmiv.diagnose.sensitivity import DirectEffectLine
 from msmmiv.diagnose.sensitivity_correlation import ComplianceEffectCorrelation
 from msmmiv.errors import DataError
+from msmmiv.linalg import Array
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
-from msmmiv.show.plots.sheet import across, sheet
+from msmmiv.show.plots.sheet import above, across, sheet
 from msmmiv.show.words import one_line
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def sensitivity_plot(result: DirectEffectLine | ComplianceEffectCorrelation) -> 
         names = result.mediators
         wide = across(len(names), ACROSS)
         down = -(-len(names) // wide)
-        figure = sheet(0.6 + 3.1 * wide, 3.1 * down)
+        figure = sheet(0.6 + 3.1 * wide, 3.4 * down)
         panels = list(figure.subplots(down, wide, squeeze=False).ravel())
         for j, (axes, name) in enumerate(zip(panels, names, strict=False)):
             _panel(axes, frame[frame["mediator"] == name], along)
@@ -65,6 +66,7 @@ def sensitivity_plot(result: DirectEffectLine | ComplianceEffectCorrelation) -> 
                 _direct(axes, result, j)
             else:
                 _correlation(axes, result, j)
+            above(axes, axes.get_legend_handles_labels()[0])  # on the panel it would hide the band
             axes.set_ylabel(f"effect of {label(name, 22)}")
         for axes in panels[len(names) :]:
             axes.set_visible(False)
@@ -97,40 +99,59 @@ def _mark(axes: Axes, x: float, y: float, words: str, shape: str, color: str) ->
 
 def _direct(axes: Axes, result: DirectEffectLine, j: int) -> None:
     _mark(axes, 0.0, float(result.estimate[j]), "no direct effect", "D", INK["line"])
-    if np.isfinite(result.flip[j]):
-        _mark(axes, float(result.flip[j]), 0.0, f"zero at {result.flip[j]:.3g}", "o", INK["black"])
     if np.isfinite(result.free_direct):
         free = result.free_direct
         if np.isfinite(result.free_se):
-            low, high = np.clip(free + 2.0 * result.free_se * np.array([-1.0, 1.0]), *axes.get_xlim())
-            y = float(result.at(free)[j])
-            axes.plot([low, high], [y, y], color=INK["green"], linewidth=1.2, zorder=2)
+            _reaching(axes, free, 2.0 * result.free_se, float(result.at(free)[j]))
         _mark(axes, free, float(result.at(free)[j]), "estimated, with 2 se", "s", INK["green"])
+    # Last: where both are at one place the corners of the square show around the circle.
+    if np.isfinite(result.flip[j]):
+        _mark(axes, float(result.flip[j]), 0.0, f"zero at {result.flip[j]:.3g}", "o", INK["black"])
     axes.set_xlabel("direct effect assumed in every site")
-    axes.legend(loc="best")
+
+
+def _reaching(axes: Axes, centre: float, half: float, y: float) -> None:
+    """A bar that ends in a stroke, or in an arrow where it leaves the panel: without, it looks like a line of zero."""
+    left, right = axes.get_xlim()
+    if centre + half < left or centre - half > right:
+        return
+    low, high = max(centre - half, left), min(centre + half, right)
+    axes.plot([low, high], [y, y], color=INK["green"], linewidth=1.2, zorder=2)
+    for at, inside, arrow in ((low, centre - half >= left, "<"), (high, centre + half <= right, ">")):
+        axes.plot([at], [y], marker="|" if inside else arrow, markersize=6, color=INK["green"], clip_on=False,
+                  zorder=2.5)  # fmt: skip
 
 
 def _correlation(axes: Axes, result: ComplianceEffectCorrelation, j: int) -> None:
     several = len(result.mediators) > 1
     _mark(axes, 0.0, float(result.estimate[j]), "no correlation", "D", INK["line"])
-    needed = float(result.robustness[j]) * float(result.sign[j]) * float(np.sign(result.estimate[j]))
+    needed = float(_needed(result)[j])
     if np.isfinite(needed):
         _mark(axes, needed, 0.0, f"zero at {needed:.2g}", "o", INK["black"])
     axes.set_xlabel(
         "multiple correlation assumed" if several else "correlation of compliance and effect assumed"
     )
-    axes.legend(loc="best")
+
+
+def _needed(result: ComplianceEffectCorrelation) -> Array:
+    """(P,) correlation at which each coefficient is zero."""
+    return np.asarray(result.robustness * result.sign * np.sign(result.estimate))
 
 
 def _direct_caption(result: DirectEffectLine) -> str:
-    free = (
-        " Squares: the direct effect that the sites estimate, and what the coefficient then is."
-        if np.isfinite(result.free_direct)
-        else ""
-    )
+    # Marks beyond the panel are not drawn and not told.
+    least, most = float(result.to_frame()["kappa"].min()), float(result.to_frame()["kappa"].max())
+    free = ""
+    if least <= result.free_direct <= most:
+        free = (
+            " Square: the direct effect that the sites estimate, and what the coefficient then is; the "
+            "bar reaches two standard errors to either side (an arrow: further than the panel)."
+        )
+    crossed = bool(((result.flip >= least) & (result.flip <= most)).any())
+    zero = " Circle: how large a direct effect would make the coefficient zero." if crossed else ""
     return (
         f"Coefficients if assignment had a direct effect of the size below, the same in every site, with "
-        f"{result.level:.0%} intervals.{free}"
+        f"{result.level:.0%} intervals (band). Diamond: no direct effect, as estimated.{zero}{free}"
     )
 
 
@@ -143,7 +164,9 @@ def _correlation_caption(result: ComplianceEffectCorrelation) -> str:
     )
     sds = ", ".join(f"{s:.3g}" for s in result.effect_sd)
     grown = ", larger under a correlation" if result.inflate else ""
+    drawn = np.abs(_needed(result)) <= result.to_frame()["rho"].max()
+    zero = " Circle: the correlation at which the coefficient is zero." if drawn.any() else ""
     return (
-        f"Coefficients if {what}, with {result.level:.0%} intervals. Standard deviation of effects over sites: {sds} "
-        f"({result.effect_sd_from}{grown})."
+        f"Coefficients if {what}, with {result.level:.0%} intervals (band). Diamond: no correlation, as "
+        f"estimated.{zero} Standard deviation of effects over sites: {sds} ({result.effect_sd_from}{grown})."
     )

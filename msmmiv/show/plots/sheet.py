@@ -95,12 +95,12 @@ def finished(figure: Figure) -> Figure:
     """Lay the figure out once and keep it so: every file then shows the same picture.
 
     Labels of axes that are longer than their axes are wrapped, legends that are wider than the figure get fewer
-    columns, and numbers below an axis that run into one another become fewer.
+    columns and shorter lines, and numbers below an axis that run into one another become fewer.
     """
     said = _draw(figure)
     # Legends first: one that is too wide leaves no room by which labels could be wrapped.
     for step in (_narrower, _wrapped, _sparser):
-        for _ in range(6):
+        for _ in range(10):
             changed = [step(axes) for axes in figure.axes]
             if not any(changed):
                 break
@@ -148,27 +148,54 @@ def _sparser(axes: Axes) -> bool:
 
 
 def _narrower(axes: Axes) -> bool:
-    """Move a legend that sticks out to the right edge, and take a column from one that is too wide; whether it was."""
+    """Give a legend that has no room a shape that has; whether it was changed.
+
+    It loses columns first, then stands at the right edge, then its longest entries are wrapped.
+    """
     made = axes.get_legend()
     gid = str(made.get_gid()) if made is not None else ""
     figure = axes.get_figure(root=True)
     if made is None or figure is None or not gid.startswith("columns-"):
         return False
     _, columns, side = gid.split("-")
+    ncols = int(columns)
     box, frame, room = made.get_window_extent(), axes.get_window_extent(), figure.bbox.width - 2.0 * _GAP
     if (place := axes.get_subplotspec()) is not None:  # panels have their part of the figure
         room *= len(place.colspan) / place.get_gridspec().ncols
+    if box.x0 < figure.bbox.x0:  # at the right edge, which itself is inside the figure
+        room = min(room, box.x1 - _GAP)
+    inside = side == "right" or box.x1 <= frame.x1 + 1.0
     # The layout makes room for a legend by taking it from the axes.
     squeezed = box.width > frame.width and frame.width < 0.5 * room
-    fits = box.width <= room and not squeezed
-    if fits and (side == "right" or box.x1 <= frame.x1 + 1.0):
-        return False
-    ncols = int(columns) if fits else int(columns) - 1
-    if ncols < 1:
+    if box.width <= room and inside and not squeezed:
         return False
     words = [t.get_text() for t in made.get_texts()]
-    _legend(axes, list(made.legend_handles), words, ncols, "right" if fits else "left")
+    if ncols > 1 and (box.width > room or squeezed):
+        ncols, side = ncols - 1, "left"
+    elif box.width <= room and side == "left":
+        side = "right"  # where it may reach back over the names of the other axis
+    else:
+        shorter = _shorter(words, min(room / box.width, 0.9))
+        if shorter == words:
+            return False
+        words, side = shorter, "left"
+    _legend(axes, list(made.legend_handles), words, ncols, side)
     return True
+
+
+def _shorter(words: list[str], part: float) -> list[str]:
+    """Entries of a legend with lines of ``part`` of the length of the longest, where they can be parted."""
+    most = max(12, int(part * max(len(line) for entry in words for line in entry.split("\n"))) - 1)
+    out = []
+    for entry in words:
+        if max(map(len, entry.split("\n"))) <= most:
+            out.append(entry)
+            continue
+        whole = " ".join(entry.split("\n"))
+        even = -(-len(whole) // -(-len(whole) // most))  # no single word on the last line
+        width = min(most, even + 3)
+        out.append(textwrap.fill(whole, width, break_long_words=False, break_on_hyphens=False))
+    return out
 
 
 def _wrapped(axes: Axes) -> bool:
