@@ -355,6 +355,7 @@ class Study:
         cov_type: CovType | None = None,
         direct_effect: bool = False,
         interval: Interval = "wald",
+        small_sample: SmallSample | None = None,
         audit: Audit | None = None,
     ) -> Analysis:
         """The main job: the estimate that the rule chooses, what it is compared with, and what it rests on.
@@ -367,18 +368,16 @@ class Study:
         title : str, optional
         estimator : str or estimator object, optional
             Of the headline; by rule if left out (see `fit`), or 2SLS where ``cov_type`` is given.
-        cov_type : str, optional
+        cov_type, interval, small_sample : str, optional
             Of the headline; see `msmmiv.fit`.
         direct_effect : bool
             Leave the direct effect free in the headline; it is then compared with exclusion.
-        interval : {"wald", "score"}
-            Of the headline; see `msmmiv.fit`.
         audit : Audit, optional
             With the author's graph and arguments; by default one without.
         """
         return gather(
             self, title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect, interval=interval,
-            audit=audit,
+            small_sample=small_sample, audit=audit,
         )  # fmt: skip
 
     @cached_property

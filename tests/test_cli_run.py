@@ -83,6 +83,21 @@ def test_what_is_open_is_refused_by_run(home) -> None:
     assert sorted(p.name for p in home.iterdir()) == ["pupils.csv", "study.toml"]
 
 
+def test_what_the_data_refuse_names_the_key(home) -> None:
+    written(messy_trial(), home / "essai.csv")
+    assert run("init", "essai.csv").exit_code == 0
+    text = (home / "study.toml").read_text(encoding="utf-8")
+    assert 'control = "témoin"\n' in text
+    (home / "study.toml").write_text(text.replace('control = "témoin"\n', ""), encoding="utf-8")
+    done = run("run", "study.toml")
+    assert done.exit_code == 2
+    assert (
+        "study.toml: [design] control: The arms in 'Bras traitement' are 'traité' and 'témoin'" in done.stderr
+    )
+    assert 'say which is the reference: [design] control = "..."' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_on_a_terminal_what_is_not_clear_is_asked(home, monkeypatch) -> None:
     monkeypatch.setattr(study_files, "_on_terminal", lambda: True)
     begun = run("init", "pupils.csv", answers="maths\nmath\n1\n")

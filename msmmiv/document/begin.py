@@ -12,6 +12,7 @@ from typing import Any
 from msmmiv.audit.assumption_files import load_assumptions
 from msmmiv.document.columns import Column, look
 from msmmiv.document.dialect import found_dialect
+from msmmiv.document.estimators import EXAMPLE
 from msmmiv.document.guessing import Ask, Guess, guess_roles
 from msmmiv.document.problems import StudyFileError
 from msmmiv.document.reading import parse_study
@@ -297,14 +298,19 @@ def _text(data: list[str], design: list[str]) -> str:
         '# estimator = "ujive"',
         '# cov_type = "site"',
         "# direct_effect = true",
+        *_comment("an estimator with options is a table of its name and these"),
+        f"# {EXAMPLE}",
         "",
         "# Further estimates to compare with, each in a table of its own:",
         "# [[compare]]",
         '# estimator = "liml"',
+        '# cov_type = "site"',
+        '# small_sample = "CR2"',
         "",
         "[audit]",
         "# draws = 999",
         "# planned_share = 0.5",
+        '# planned_shares = "shares.csv"  # where it differs: columns of sites and share',
         '# site_covariates = "sites.csv"',
         "",
         "[dag]",

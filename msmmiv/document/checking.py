@@ -31,6 +31,8 @@ _TEXTS = frozenset(("status", "set", "shape", "not_applicable", "cov_type", "int
 _WHOLE = ("stamp", "versions", "title", "source", "design", "skipped")
 #: What follows from other parts: the order of fits, files, and hashes of what is compared number by number.
 _LEFT_OUT = frozenset(("files", "headline", "design_digest", "moments_sha256"))
+#: Corrections that covariances have unasked; see `msmmiv.estimate.covariances.choose_correction`.
+_USUAL = {"cluster": "CR1S", "site": "CR1P"}
 _NAMES = ("term", "assumption", "check", "test", "edge", "mediator", "site", "name")
 
 
@@ -191,8 +193,14 @@ def _label(item: Any) -> str:
         return ""
     if isinstance(glance := item.get("glance"), Mapping):
         direct = " + direct effect" if glance.get("direct_effect") else ""
-        return f"{glance.get('method')}{direct}, {glance.get('cov_type')}, {glance.get('interval')}"
+        return f"{glance.get('method')}{direct}, {_covariance(glance)}, {glance.get('interval')}"
     return next((one_line(item[k]) for k in _NAMES if item.get(k) not in (None, "")), "")
+
+
+def _covariance(glance: Mapping[str, Any]) -> str:
+    """The covariance, with its small-sample correction where that is not the usual one."""
+    kind, correction = glance.get("cov_type"), glance.get("small_sample")
+    return str(kind) if correction in (None, _USUAL.get(str(kind))) else f"{kind} {correction}"
 
 
 def _equal(old: Leaf, new: Leaf) -> bool:

@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from msmmiv.errors import DataError
-from msmmiv.moments.data_file import DataFile, Decimal, Encoding
+from msmmiv.moments.data_file import DataFile, Decimal, Encoding, patterns
 
 __all__ = ["Found", "found_dialect"]
 
 _MARKS = (",", ";", "\t", "|")
 _START = 1 << 18
 _LINES = 200
+#: Share of control characters that no text has.
+_ODD = 0.02
 _POINT = re.compile(r"[-+]?\d*\.\d+")
 _COMMA = re.compile(r"[-+]?\d*,\d+")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(\.\d{3})+,\d+|[-+]?\d{1,3}(,\d{3})+\.\d+")
@@ -33,8 +35,9 @@ def found_dialect(data: DataFile) -> Found:
     Raises
     ------
     DataError
-        A file that is neither of the encodings that are read.
+        A file that is no text, or in none of the encodings that are read.
     """
+    patterns(data)  # what is an Excel workbook, empty or not there is said by its name
     files = [f for f in data.files if f.lower().endswith(".csv")]
     if not files:
         return data, ()
@@ -69,6 +72,8 @@ def _encoding(file: str) -> Encoding:
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
         stream.seek(0)
+        _check_text(file, stream.read(_START))
+        stream.seek(0)
         try:
             while block := stream.read(1 << 20):
                 decoder.decode(block)
@@ -76,6 +81,15 @@ def _encoding(file: str) -> Encoding:
         except UnicodeDecodeError:
             return "latin-1"
     return "utf-8"
+
+
+def _check_text(file: str, start: bytes) -> None:
+    """Refuse what no text holds: zero bytes, or many control characters."""
+    odd = sum(b < 32 and b not in b"\t\n\v\f\r\x1a\x1b" for b in start)
+    if b"\0" in start or odd > _ODD * len(start):
+        raise DataError(
+            f"{file!r} is called CSV but is no text. Open it in the program that made it and save it as CSV (UTF-8)."
+        )
 
 
 def _lines(file: str, encoding: Encoding | None) -> list[str]:

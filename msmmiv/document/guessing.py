@@ -19,6 +19,8 @@ __all__ = ["Ask", "Candidate", "Guess", "guess_roles"]
 #: Share of sites that need people of two arms, rows a site needs on average, and the fewest sites.
 _BOTH, _ROWS, _SITES = 0.8, 8, 3
 _MOST_ARMS = 5
+#: Labels of a mark, not of two sites.
+_FLAGS = frozenset(["yes", "no", "y", "n", "oui", "non", "ja", "nein", "true", "false", "0", "1"])
 _LISTED = 8
 _COLUMNS = ("outcome", "treatment", "site", "block", "cluster", "weights")
 
@@ -148,9 +150,10 @@ def guess_roles(
             if name not in named:
                 raise ColumnError.not_found(name, role.removesuffix("s"), list(named))
     table = _Table(named, rows, {k: v for k, v in given.items() if k != "control"}, ask)
-    table.decide(
-        "site", _sites(table), needed=True, none="no column has many rows per label and two arms inside"
-    )
+    sites, none = _sites(table), "no column has many rows per label and two arms inside"
+    # Whole numbers, or two labels, may be anything unless the name speaks for them.
+    sure = all(c.kind == "text" and c.distinct >= _SITES for c, _ in sites)
+    table.decide("site", sites, needed=True, alone=sure, none=none)
     table.decide(
         "treatment", _arms(table), needed=True, none="no column with 2 to 5 values varies inside sites"
     )
@@ -175,18 +178,29 @@ def _several(value: Any) -> tuple[str, ...]:
 def _sites(table: _Table) -> list[tuple[Column, str]]:
     arms = [c for c in [table.one("treatment")] if c] or [c for c in table.free if _armlike(c)]
     dose = "treatment" in table.given and table.one("treatment") is None
-    out = []
+    out: list[tuple[Column, str]] = []
+    few: list[tuple[Column, str]] = []
     for c in table.free:
-        if not c.labelled or c.distinct < _SITES or table.rows / c.distinct < _ROWS:
+        pair = c.distinct < _SITES
+        if not c.labelled or (pair and not _two_sites(c)) or table.rows / c.distinct < _ROWS:
             continue
         shares = [arms_inside(c, a) for a in arms if a.name != c.name]
         if not dose and not any(some >= _BOTH * every for some, every in shares):
             continue
         text = f"{c.distinct:,} labels with {table.rows / c.distinct:,.0f} rows each on average"
-        out.append((c, text if dose else f"{text}, two arms inside"))
+        (few if pair else out).append((c, text if dose else f"{text}, two arms inside"))
     names = [f for f in out if hinted(f[0].name, "site")]
+    words = [f for f in out if f not in names and f[0].kind == "text"]
     # Whole numbers that nothing in their name calls labels are more often counts than sites.
-    return names + [f for f in out if f not in names and (f[0].kind == "text" or not names)]
+    numbers = [f for f in out if f not in [*names, *words]]
+    return names + words if names else (words or few) + numbers
+
+
+def _two_sites(c: Column) -> bool:
+    """Two labels that may be two sites: words that are neither yes and no nor arms."""
+    said = {str(v).casefold() for v in c.labels}
+    arms = hinted(c.name, "treatment") or any(is_reference(v) for v in c.labels)
+    return c.kind == "text" and c.distinct == 2 and not said & _FLAGS and not arms
 
 
 def _armlike(column: Column) -> bool:

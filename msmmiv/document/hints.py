@@ -9,11 +9,11 @@ from msmmiv.document.columns import tokens
 __all__ = ["hinted", "is_reference"]
 
 _WORDS = {
-    "site": "site sites school ecole schule escuela scuola hospital hopital krankenhaus clinic clinique klinik centre "
-            "center district village city ville stadt town county state province region ward campus store branch "
-            "station facility office agency location",
+    "site": "site sites school ecole schule escuela scuola lycee hospital hopital krankenhaus clinic clinique klinik "
+            "centre center quartier commune district village city ville stadt town county state province region ward "
+            "campus store branch station facility office agency location",
     "treatment": "treat treated treatment t z arm arms assigned assignment offer offered condition randomized "
-                 "randomised intervention trt tx traitement behandlung tratamiento",
+                 "randomised intervention trt tx bras traitement behandlung tratamiento",
     "cluster": "class classroom classe klasse cluster household hh family teacher room team section",
     "block": "block bloc strata stratum lottery batch pair",
     "weights": "weight weights wt wgt pweight poids gewicht",
@@ -28,7 +28,7 @@ _EXACT = {
 }  # fmt: skip
 _REFERENCE = frozenset((
     "control", "controls", "placebo", "none", "no", "usual", "regular", "comparison", "standard", "waitlist",
-    "temoin", "kontrolle",
+    "temoin", "temoins", "controle", "controles", "kontrolle", "kontrollgruppe",
 ))  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def hinted(name: str, role: str) -> int:
 def is_reference(label: object) -> bool:
     """Whether a label reads like that of a control arm.
 
-    >>> is_reference("Control group"), is_reference("letter")
-    (True, False)
+    >>> is_reference("Control group"), is_reference("groupe contrôle"), is_reference("letter")
+    (True, True, False)
     """
     return bool(tokens(str(label)) & _REFERENCE)

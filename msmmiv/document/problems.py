@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from msmmiv.errors import MsmmivError, listing
 
 __all__ = ["StudyFileError"]
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a table",
+}
 
 
 class StudyFileError(MsmmivError):
@@ -17,6 +27,13 @@ class StudyFileError(MsmmivError):
     def at(cls, where: str, problem: str) -> StudyFileError:
         """A problem at a key such as ``[design] site``."""
         return cls(f"{where}: {problem}")
+
+    @classmethod
+    def wrong(cls, where: str, wanted: str, value: Any) -> StudyFileError:
+        """A value of another type."""
+        kind = _KINDS.get(type(value), "a date or time")
+        shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+        return cls.at(where, f"must be {wanted}, not {kind} ({shown}).")
 
     @classmethod
     def unknown(cls, where: str, name: str, known: Sequence[str], *, elsewhere: str = "") -> StudyFileError:

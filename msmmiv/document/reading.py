@@ -10,13 +10,15 @@ from typing import Any
 
 from msmmiv.audit.assumption_files import load_assumptions
 from msmmiv.design import Design, Estimand, TreatmentKind, WeightKind
+from msmmiv.document.estimators import EXAMPLE, estimator, estimator_name
+from msmmiv.document.phrases import in_file_words
 from msmmiv.document.problems import StudyFileError
 from msmmiv.document.study_file import FORMAT, StudyFile
 from msmmiv.document.tables import AuditTable, DagTable, DataTable, EstimateTable
 from msmmiv.document.values import Check, choice, flag, label, many, mark, names_or_table, share, text, whole
 from msmmiv.errors import ChoiceError, DesignError
-from msmmiv.estimate import Method
-from msmmiv.inference.covariance import CovType
+from msmmiv.estimate.covariances import choose_correction
+from msmmiv.inference.covariance import CovType, SmallSample
 from msmmiv.inference.results import Interval
 from msmmiv.moments.cells import Missing
 from msmmiv.moments.data_file import DataFile, Decimal, Encoding
@@ -25,7 +27,8 @@ __all__ = ["parse_study", "read_study"]
 
 _DRAWS = ": with fewer, Holm's adjustment leaves nothing that could be contradicted"
 _ESTIMATE: dict[str, Check] = {
-    "estimator": choice(Method), "cov_type": choice(CovType), "direct_effect": flag, "interval": choice(Interval)
+    "estimator": estimator, "cov_type": choice(CovType), "direct_effect": flag, "interval": choice(Interval),
+    "small_sample": choice(SmallSample),
 }  # fmt: skip
 _TABLES: dict[str, dict[str, Check]] = {
     "study": {"format": whole(1), "title": text, "seed": whole(0), "out": text},
@@ -39,10 +42,11 @@ _TABLES: dict[str, dict[str, Check]] = {
         "treatment_kind": choice(TreatmentKind), "estimand": choice(Estimand),
     },
     "estimate": _ESTIMATE,
-    "audit": {"draws": whole(199, _DRAWS), "planned_share": share, "site_covariates": text},
+    "audit": {"draws": whole(199, _DRAWS), "planned_share": share, "planned_shares": text, "site_covariates": text},
     "dag": {"edges": many, "without": many, "confounders": names_or_table, "measured": many},
 }  # fmt: skip
 _NEEDED = ("outcome", "treatment", "mediators", "site")
+_OF_ESTIMATORS = ("a", "name", "options", "weights")
 _PLURALS = {"files": "file", "mediator": "mediators", "covariate": "covariates", "edge": "edges"}
 
 
@@ -119,7 +123,7 @@ def parse_study(content: str, *, path: Path | None = None) -> StudyFile:
     design = _design(tables["design"]) if "design" in document else None
     return StudyFile(
         **study, data=_data(tables["data"]), design=design, estimate=_estimate("[estimate]", tables["estimate"]),
-        compare=_compare(document.get("compare", [])), auditing=AuditTable(**tables["audit"]),
+        compare=_compare(document.get("compare", [])), auditing=_audit(tables["audit"]),
         dag=DagTable(**tables["dag"]), arguments=_arguments(document.get("arguments", {}), design), path=path,
     )  # fmt: skip
 
@@ -149,6 +153,10 @@ def _table(name: str, given: Any, keys: Mapping[str, Check], *, where: str = "")
 
 
 def _unknown_key(where: str, key: str, name: str, keys: Mapping[str, Check]) -> StudyFileError:
+    if key in _OF_ESTIMATORS and "estimator" in keys:
+        return StudyFileError.at(
+            f"{where} {key}", f"unknown; options of an estimator stand beside its name: {EXAMPLE}."
+        )
     if (plural := _PLURALS.get(key)) in keys:
         return StudyFileError.at(f"{where} {key}", f"unknown; did you mean {plural!r}?")
     homes = [f"[{t}]" for t, other in _TABLES.items() if key in other and t != name]
@@ -163,7 +171,7 @@ def _data(given: dict[str, Any]) -> DataTable:
     try:
         DataFile(table.file, table.delimiter, table.decimal, table.encoding)
     except ChoiceError as error:
-        raise StudyFileError.at("[data]", _said(error)) from error
+        raise StudyFileError.at("[data]", in_file_words(error)) from error
     return table
 
 
@@ -175,7 +183,7 @@ def _design(given: dict[str, Any]) -> Design:
     try:
         return Design(**given)
     except (DesignError, ChoiceError) as error:
-        raise StudyFileError.at("[design]", _said(error)) from error
+        raise StudyFileError.at("[design]", in_file_words(error)) from error
 
 
 def _estimate(where: str, given: dict[str, Any]) -> EstimateTable:
@@ -183,6 +191,35 @@ def _estimate(where: str, given: dict[str, Any]) -> EstimateTable:
     if table.interval and not (table.estimator or table.cov_type):
         raise StudyFileError.at(
             f"{where} interval", "needs an estimator beside it: without one, the rule chooses both."
+        )
+    if table.small_sample:
+        _check_correction(where, table)
+    return table
+
+
+def _check_correction(where: str, table: EstimateTable) -> None:
+    """What can be said about a small-sample correction before the data are seen."""
+    at = f"{where} small_sample"
+    if not (table.estimator or table.cov_type):
+        raise StudyFileError.at(at, "needs an estimator beside it: without one, the rule chooses both.")
+    if table.interval == "score":
+        raise StudyFileError.at(
+            at, 'interval = "score" has its own small-sample form; leave small_sample out.'
+        )
+    if table.cov_type:
+        name = "2sls" if table.estimator is None else estimator_name(table.estimator)
+        try:
+            choose_correction(table.cov_type, table.small_sample, name)
+        except ChoiceError as error:
+            raise StudyFileError.at(at, in_file_words(error)) from error
+
+
+def _audit(given: dict[str, Any]) -> AuditTable:
+    table = AuditTable(**given)
+    if table.planned_share is not None and table.planned_shares is not None:
+        raise StudyFileError.at(
+            "[audit] planned_shares",
+            "stands beside planned_share: say one share for all sites, or name a file.",
         )
     return table
 
@@ -222,7 +259,3 @@ def _arguments(given: Any, design: Design | None) -> dict[str, str]:
 
 def _numbers(known: Mapping[str, str]) -> str:
     return f"assumptions here are {', '.join(known)}."
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -45,7 +45,7 @@ def files_sha256(files: Sequence[str], folder: Path) -> str:
 
 
 def stamp_of(file: StudyFile) -> dict[str, str]:
-    """Names and hashes of the study file, the data and the site covariates, and the seed.
+    """Names and hashes of the study file, the data and the tables of sites beside them, and the seed.
 
     Raises
     ------
@@ -68,9 +68,11 @@ def stamp_of(file: StudyFile) -> dict[str, str]:
         "data": names,
         "SHA-256 of the data": files_sha256(files, file.folder),
     }
-    if (table := file.auditing.site_covariates) is not None:
-        stamp |= {
-            "site covariates": table,
-            "SHA-256 of the site covariates": file_sha256(file.folder / table),
-        }
+    beside = {
+        "planned shares": file.auditing.planned_shares,
+        "site covariates": file.auditing.site_covariates,
+    }
+    for name, table in beside.items():
+        if table is not None:
+            stamp |= {name: table, f"SHA-256 of the {name}": file_sha256(file.folder / table)}
     return stamp | {"seed": str(file.seed)}

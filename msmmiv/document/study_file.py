@@ -14,17 +14,18 @@ from msmmiv.audit.result import Audit
 from msmmiv.design import Design
 from msmmiv.diagnose.heterogeneity import Heterogeneity
 from msmmiv.diagnose.rank import RankReport
+from msmmiv.document.phrases import about_columns, about_estimate, about_graph, about_sites, in_file_words
 from msmmiv.document.problems import StudyFileError
 from msmmiv.document.tables import AuditTable, DagTable, DataTable, EstimateTable, said
-from msmmiv.document.toml_text import toml_text
-from msmmiv.errors import DataError, MsmmivError
+from msmmiv.document.toml_text import toml_text, toml_value
+from msmmiv.errors import DataError, GraphError, MsmmivError
 from msmmiv.estimate.bias import BiasDecomposition
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.results import Estimate
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.data_file import DataFile, is_moments
 from msmmiv.moments.effects import SiteEffects
-from msmmiv.moments.published import read_site_covariates
+from msmmiv.moments.published import read_shares, read_site_covariates
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.gather import gather
 from msmmiv.show.words import one_line
@@ -120,60 +121,77 @@ class StudyFile:
         Raises
         ------
         StudyFileError
-            Rows without ``[design]``, or moments with keys that are about rows.
+            Rows without ``[design]``, moments with keys that are about rows, or columns that cannot play their role.
         DataError
-            As `Study`.
+            No data, or data that cannot be read.
         """
         source = self.source()
         kinds = {is_moments(f) for f in source.files}
         if kinds == {True, False}:
-            raise StudyFileError.at(
-                "[data] file", "matches moments files and other files; analyse them apart."
-            )
-        name = ", ".join(Path(p).name for p in self.data.file)
+            raise self._wrong("[data] file", "matches moments files and other files; analyse them apart.")
         if kinds == {True}:
-            study = Study(self._moments(source))
-        else:
-            if self.design is None:
-                raise StudyFileError(f"[design]: missing. It says which column of {name!r} plays which role.")
+            # Their name is left to the study: what is shown of moments is how to load the results' own copy.
+            return Study(self._moments(source))
+        name = ", ".join(self.data.file)
+        if self.design is None:
+            raise self._wrong("[design]", f"missing. It says which column of {name!r} plays which role.")
+        with about_columns(self.design, self._prefix):
             study = Study(source, self.design, missing=self.data.missing or "error", progress=bool(progress))
+        # As the file writes it: lines that read the data again are run from where the study file lies.
         study.source = name
         return study
 
     def graph(self, design: Design) -> CausalDAG | None:
-        """The graph of ``[dag]``; None where the file says nothing."""
+        """The graph of ``[dag]``; None where the file says nothing.
+
+        Raises
+        ------
+        StudyFileError
+            A graph that cannot be.
+        """
         given = said(self.dag)
-        return CausalDAG.from_design(design, **given) if given else None
+        try:
+            return CausalDAG.from_design(design, **given) if given else None
+        except GraphError as error:
+            raise about_graph(design, given, error, self._prefix) from error
 
     def audited(self, study: Study) -> Audit:
         """The audit of a study that was read already, with the graph, the arguments and the options of this file."""
         table = self.auditing
         options: dict[str, Any] = {"draws": table.draws, "seed": self.seed}
+        sites, site = study.moments.sites, study.design.site
         if table.planned_share is not None:
             options["planned_shares"] = table.planned_share
-        if table.site_covariates is not None:
-            path, sites = self.folder / table.site_covariates, study.moments.sites
-            try:
-                options["site_covariates"] = read_site_covariates(path, sites, site=study.design.site)
-            except DataError as error:
-                raise StudyFileError.at("[audit] site_covariates", " ".join(str(error).split())) from error
-        return study.audit(self.graph(study.design), self.arguments, **options)
+        try:
+            where = "planned_shares"
+            if table.planned_shares is not None:
+                options[where] = read_shares(self.folder / table.planned_shares, sites, site=site)
+            where = "site_covariates"
+            if table.site_covariates is not None:
+                options[where] = read_site_covariates(self.folder / table.site_covariates, sites, site=site)
+        except DataError as error:
+            raise self._wrong(f"[audit] {where}", in_file_words(error)) from error
+        graph = self.graph(study.design)
+        with about_sites(options, self._prefix):
+            return study.audit(graph, self.arguments, **options)
 
     def analyzed(self, study: Study) -> Analysis:
         """The analysis of a study that was read already, with the audit and the further estimates of this file."""
         table = self.estimate
-        whole = gather(
-            _Asked(study, self.auditing.draws, self.seed), title=self.title, estimator=table.estimator,
-            cov_type=table.cov_type, direct_effect=table.direct_effect, interval=table.interval or "wald",
-            audit=self.audited(study),
-        )  # fmt: skip
+        audit = self.audited(study)
+        with about_estimate(self._prefix):
+            whole = gather(
+                _Asked(study, self.auditing.draws, self.seed), title=self.title, estimator=table.estimator,
+                cov_type=table.cov_type, direct_effect=table.direct_effect, interval=table.interval or "wald",
+                small_sample=table.small_sample, audit=audit,
+            )  # fmt: skip
         fits, skipped = list(whole.fits), list(whole.skipped)
         for more in self.compare:
             try:
                 fit = _fitted(study, more)
             except MsmmivError as error:
-                words = ", ".join(f"{k}={v!r}" for k, v in said(more).items())
-                skipped.append(f"{words}: {one_line(error)}")
+                words = ", ".join(f"{k} = {toml_value(v)}" for k, v in said(more).items())
+                skipped.append(f"{words}: {one_line(in_file_words(error))}")
                 continue
             if not any(_same(fit, f) for f in fits):
                 fits.append(fit)
@@ -207,6 +225,14 @@ class StudyFile:
         """The file's text, without comments; reading it gives an equal object."""
         return toml_text(self.to_dict())
 
+    @property
+    def _prefix(self) -> str:
+        """How messages begin: with the name of the file, where there is one."""
+        return "" if self.path is None else f"{self.path.name}: "
+
+    def _wrong(self, where: str, problem: str) -> StudyFileError:
+        return StudyFileError.at(f"{self._prefix}{where}", problem)
+
     def _seen_from_here(self, name: str) -> str:
         """The path with the folder before it, whose own marks are no pattern."""
         if glob.has_magic(name) and not (self.folder / name).exists():
@@ -215,10 +241,10 @@ class StudyFile:
 
     def _moments(self, source: DataFile) -> Moments:
         if self.design is not None:
-            raise StudyFileError("[design]: the data are moments, which carry their own roles; take it out.")
+            raise self._wrong("[design]", "the data are moments, which carry their own roles; take it out.")
         about_rows = [k for k in said(self.data) if k != "file"]
         if about_rows:
-            raise StudyFileError.at(
+            raise self._wrong(
                 f"[data] {about_rows[0]}", "is about rows, and the data are moments; take it out."
             )
         return Moments.load(*source.files)
@@ -261,6 +287,7 @@ def _fitted(study: Study, table: EstimateTable) -> Estimate:
         cov_type=table.cov_type,
         direct_effect=table.direct_effect,
         interval=table.interval or "wald",
+        small_sample=table.small_sample,
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from msmmiv.estimate import Method
-from msmmiv.inference.covariance import CovType
+from msmmiv.document.estimators import estimator_as_written, plain_estimator
+from msmmiv.estimate import Estimator, Method
+from msmmiv.inference.covariance import CovType, SmallSample
 from msmmiv.inference.results import Interval
 from msmmiv.moments.cells import Missing
 from msmmiv.moments.data_file import Decimal, Encoding
@@ -42,18 +43,26 @@ class EstimateTable:
 
     Attributes
     ----------
-    estimator : str, optional
-        By rule if left out; 2SLS if a covariance is given.
+    estimator : str or estimator object, optional
+        By rule if left out; 2SLS if a covariance is given. In the file an object is a table of its name and options,
+        such as ``{ name = "fuller", a = 4.0 }``.
     cov_type : str, optional
     direct_effect : bool
     interval : {"wald", "score"}, optional
         By rule if left out, as the estimator.
+    small_sample : str, optional
+        Correction of a clustered covariance.
     """
 
-    estimator: Method | None = None
+    estimator: Method | Estimator | None = None
     cov_type: CovType | None = None
     direct_effect: bool = False
     interval: Interval | None = None
+    small_sample: SmallSample | None = None
+
+    def __post_init__(self) -> None:
+        if self.estimator is not None:
+            object.__setattr__(self, "estimator", plain_estimator(self.estimator))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +75,15 @@ class AuditTable:
         Of simulated null distributions, in the audit and in the report on rank; 199 or more.
     planned_share : float, optional
         Planned share treated, the same in all sites.
+    planned_shares : str, optional
+        CSV file, relative to the study file, with the site column and a column ``share``, where sites differ.
     site_covariates : str, optional
         CSV file, relative to the study file, with the site column and numeric columns.
     """
 
     draws: int = 999
     planned_share: float | None = None
+    planned_shares: str | None = None
     site_covariates: str | None = None
 
 
@@ -104,4 +116,6 @@ def said(table: Any) -> dict[str, Any]:
     out = {f.name: getattr(table, f.name) for f in fields(table) if getattr(table, f.name) != f.default}
     if isinstance(table, DataTable) and len(table.file) == 1:
         out["file"] = table.file[0]
+    if isinstance(table, EstimateTable) and table.estimator is not None:
+        out["estimator"] = estimator_as_written(table.estimator)
     return out

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, get_args
 
 from msmmiv.document.problems import StudyFileError
 from msmmiv.errors import listing
 
-__all__ = ["Check", "choice", "flag", "label", "many", "mark", "names_or_table", "share", "text", "whole"]
+__all__ = [
+    "Check",
+    "choice",
+    "flag",
+    "label",
+    "many",
+    "mark",
+    "names_or_table",
+    "number",
+    "share",
+    "text",
+    "whole",
+]
 
 Check: TypeAlias = Callable[[str, Any], Any]
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a table",
-}
-
-
-def _wrong(where: str, wanted: str, value: Any) -> StudyFileError:
-    kind = _KINDS.get(type(value), "a date or time")
-    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
-    return StudyFileError.at(where, f"must be {wanted}, not {kind} ({shown}).")
 
 
 def text(where: str, value: Any) -> str:
     """Text that is not empty."""
     if not isinstance(value, str):
-        raise _wrong(where, "text in quotes", value)
+        raise StudyFileError.wrong(where, "text in quotes", value)
     if not value.strip():
         raise StudyFileError.at(where, "is empty; write something, or take the line out.")
     return value
@@ -40,7 +39,7 @@ def text(where: str, value: Any) -> str:
 def mark(where: str, value: Any) -> str:
     """One character, which may be a tab."""
     if not isinstance(value, str) or len(value) != 1:
-        raise _wrong(where, "one character in quotes", value)
+        raise StudyFileError.wrong(where, "one character in quotes", value)
     return value
 
 
@@ -49,7 +48,7 @@ def many(where: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return (text(where, value),)
     if not isinstance(value, list):
-        raise _wrong(where, "text in quotes, or a list of such", value)
+        raise StudyFileError.wrong(where, "text in quotes, or a list of such", value)
     return tuple(text(f"{where}, item {i}", v) for i, v in enumerate(value, 1))
 
 
@@ -63,7 +62,7 @@ def names_or_table(where: str, value: Any) -> tuple[str, ...] | Mapping[str, tup
 def flag(where: str, value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
-        raise _wrong(where, "true or false (without quotes)", value)
+        raise StudyFileError.wrong(where, "true or false (without quotes)", value)
     return value
 
 
@@ -72,7 +71,7 @@ def whole(least: int, why: str = "") -> Check:
 
     def check(where: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong(where, "a whole number", value)
+            raise StudyFileError.wrong(where, "a whole number", value)
         if value < least:
             raise StudyFileError.at(where, f"must be {least} or more, not {value}{why}.")
         return value
@@ -80,10 +79,23 @@ def whole(least: int, why: str = "") -> Check:
     return check
 
 
+def number(where: str, value: Any) -> float:
+    """A number that is finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StudyFileError.wrong(where, "a number", value)
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        finite = False
+    if not finite:
+        raise StudyFileError.at(where, "must be a finite number.")
+    return float(value)
+
+
 def share(where: str, value: Any) -> float:
     """A number between 0 and 1."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(where, "a number between 0 and 1", value)
+        raise StudyFileError.wrong(where, "a number between 0 and 1", value)
     if not 0 < value < 1:
         raise StudyFileError.at(where, f"must lie between 0 and 1, not {value}.")
     return float(value)
@@ -92,7 +104,7 @@ def share(where: str, value: Any) -> float:
 def label(where: str, value: Any) -> str | int | float | bool:
     """The label of an arm."""
     if not isinstance(value, str | int | float | bool):
-        raise _wrong(where, "the label of an arm (text in quotes, or a number)", value)
+        raise StudyFileError.wrong(where, "the label of an arm (text in quotes, or a number)", value)
     return value
 
 
@@ -102,10 +114,11 @@ def choice(choices: Any) -> Check:
 
     def check(where: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise _wrong(where, f"one of {listing(allowed, quote=True)}", value)
+            raise StudyFileError.wrong(where, f"one of {listing(allowed, quote=True)}", value)
         if value not in allowed:
-            near = difflib.get_close_matches(value.casefold(), allowed, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            folded = {a.casefold(): a for a in allowed}
+            near = difflib.get_close_matches(value.casefold(), folded, n=1)
+            hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
             raise StudyFileError.at(where, f"{value!r} is not one of {listing(allowed, quote=True)}.{hint}")
         return value
 

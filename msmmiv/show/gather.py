@@ -13,7 +13,7 @@ from msmmiv.errors import MsmmivError
 from msmmiv.estimate import Estimator, Method
 from msmmiv.estimate.bias import BiasDecomposition
 from msmmiv.inference.confidence_set import ConfidenceSet
-from msmmiv.inference.covariance import CovType
+from msmmiv.inference.covariance import CovType, SmallSample
 from msmmiv.inference.results import Estimate, Interval
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.moments.cells import Moments
@@ -41,7 +41,7 @@ class Asked(Protocol):
 
     def fit(  # noqa: D102
         self, estimator: Method | Estimator | None = None, *, cov_type: CovType | None = None,
-        direct_effect: bool = False, interval: Interval = "wald",
+        direct_effect: bool = False, interval: Interval = "wald", small_sample: SmallSample | None = None,
     ) -> Estimate: ...  # fmt: skip
 
     def anderson_rubin_set(self, term: str, *, direct_effect: bool = False) -> ConfidenceSet: ...  # noqa: D102
@@ -63,12 +63,19 @@ def gather(
     cov_type: CovType | None,
     direct_effect: bool,
     interval: Interval,
+    small_sample: SmallSample | None,
     audit: Audit | None,
 ) -> Analysis:
     """The analysis of a study; `Study.analysis` is the public way."""
-    if estimator is None and cov_type is not None:
+    if estimator is None and (cov_type is not None or small_sample is not None):
         estimator = "2sls"
-    headline = study.fit(estimator, cov_type=cov_type, direct_effect=direct_effect, interval=interval)
+    headline = study.fit(
+        estimator,
+        cov_type=cov_type,
+        direct_effect=direct_effect,
+        interval=interval,
+        small_sample=small_sample,
+    )
     fits, skipped = compared(study, headline, cov_type)
     # `fit` has already succeeded with these moments, so plain 2SLS is among them.
     two_stage = next(f for f in fits if f.method == "2sls" and f.direct_effect == direct_effect)

@@ -99,6 +99,55 @@ def test_two_sites_as_likely_are_asked_or_left_open(tmp_path) -> None:
     assert by_role(draft)["site"].how == "answered"
 
 
+def ages(frame, seed=5):
+    """Whole numbers with many rows each, and both arms among people of one age."""
+    return frame.assign(âge=np.random.default_rng(seed).integers(6, 12, len(frame)))
+
+
+def two_schools(name="École du quartier"):
+    frame = ages(messy_trial().drop(columns="Classe").iloc[:80])
+    return frame.rename(columns={"École": name, "Bras traitement": "Bras (groupe)"})
+
+
+def test_two_schools_are_sites_and_ages_are_not(tmp_path) -> None:
+    draft = begun(tmp_path, two_schools())
+    found = by_role(draft)
+    assert (found["site"].value, found["treatment"].value) == ("École du quartier", "Bras (groupe)")
+    assert "2 labels with 40 rows each" in found["site"].reason
+    # Without a name that speaks for it, the text is as likely as the numbers: nothing is guessed.
+    found = by_role(begun(tmp_path, two_schools("Lieu-dit")))["site"]
+    assert (found.value, found.how) == (None, "open")
+    assert [c.value for c in found.candidates] == ["Lieu-dit", "âge"]
+
+
+def test_two_labels_that_are_a_mark_are_no_sites(tmp_path) -> None:
+    frame = school_trial().drop(columns=["site", "class_id", "class_size"]).assign(grant="no")
+    frame.loc[::3, "grant"] = "yes"
+    found = by_role(begun(tmp_path, frame))["site"]
+    assert (found.how, found.candidates) == ("open", ())
+    frame["grant"] = frame["grant"].replace({"no": "f", "yes": "m"})
+    found = by_role(begun(tmp_path, frame))["site"]
+    assert (found.how, [c.value for c in found.candidates]) == ("open", ["grant"])
+
+
+def test_numbers_are_never_guessed_where_text_could_be(tmp_path) -> None:
+    frame = ages(messy_trial().rename(columns={"École": "Lieu-dit"}))
+    found = by_role(begun(tmp_path, frame))["site"]
+    assert (found.how, [c.value for c in found.candidates]) == ("open", ["Lieu-dit", "âge"])
+    assert by_role(begun(tmp_path, ages(messy_trial())))["site"].value == "École"
+    # Numbers of which nothing says that they are sites may be counts: those of pupils in a class are here.
+    found = by_role(begun(tmp_path, school_trial().drop(columns=["site", "class_id"])))["site"]
+    assert (found.how, [c.value for c in found.candidates]) == ("open", ["class_size"])
+
+
+@pytest.mark.parametrize("label", ["contrôle", "témoin", "temoin", "Groupe contrôle", "CONTROLE"])
+def test_control_arms_in_french(tmp_path, label) -> None:
+    frame = messy_trial()
+    frame["Bras traitement"] = frame["Bras traitement"].replace("témoin", label)
+    found = by_role(begun(tmp_path, frame))["control"]
+    assert (found.value, found.how) == (label, "guessed")
+
+
 def test_arms_that_are_words(tmp_path) -> None:
     frame = school_trial().assign(T=lambda d: np.where(d["T"] == 1, "letter", "visit"))
     found = by_role(begun(tmp_path, frame))["control"]
@@ -168,6 +217,11 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path) -> None:
     refused(b"a,b\n", "has a header and no rows")
     refused(b"x", "does not end in one of", "d.xlsx")
     refused("a,b\n1,2\n".encode("utf-32"), "UTF-32")
+    refused(
+        np.random.default_rng(1).bytes(5000), "'.*d.csv' is called CSV but is no text. Open it in the program"
+    )
+    refused(b"a,b\n1,\x002\n", "is no text")
+    refused(bytes(range(1, 32)) * 20, "is no text")
     with pytest.raises(DataError, match="was not found"):
         init_study(tmp_path / "nowhere.csv")
 

@@ -145,6 +145,51 @@ def test_the_file_says_what_is_computed(folder, analysis) -> None:
     assert file.audit().to_json() == audit.to_json()
 
 
+def test_options_and_corrections_are_fitted(folder) -> None:
+    file = parse_study(
+        TEXT.replace('estimator = "2sls"', 'estimator = { name = "fuller", a = 4 }')
+        .replace('cov_type = "cluster"', 'cov_type = "site"')
+        .replace('estimator = "mbtsls"\ncov_type = "site"', 'cov_type = "site"\nsmall_sample = "CR3"')
+        .replace('estimator = "bc_symmetric"', 'estimator = { name = "bc_symmetric", weights = "precision" }'),
+        path=folder / "study.toml",
+    )  # fmt: skip
+    study = file.study()
+    analysis = file.analyzed(study)
+    own = study.fit(mm.Fuller(4.0), cov_type="site")
+    assert (analysis.headline.method, analysis.headline.cov_type) == ("fuller(4)", "site")
+    assert analysis.headline.params.equals(own.params)
+    more = next(f for f in analysis.fits if (f.method, f.small_sample) == ("2sls", "CR3"))
+    assert more.std_errors.equals(study.fit("2sls", cov_type="site", small_sample="CR3").std_errors)
+    (refused,) = (s for s in analysis.skipped if s.startswith("estimator = "))
+    assert refused.startswith(
+        'estimator = { name = "bc_symmetric", weights = "precision" }, cov_type = "classical": '
+    )
+
+
+def test_planned_shares_from_a_file(copy) -> None:
+    text = TEXT.replace("planned_share = 0.5", 'planned_shares = "shares.csv"')
+    sites = school_trial()["site"].drop_duplicates()
+
+    def audited(shares, rows=slice(None)):
+        sites.to_frame().assign(share=shares).iloc[rows].to_csv(copy / "shares.csv", index=False)
+        file = parse_study(text, path=copy / "study.toml")
+        assert stamp_of(file)["SHA-256 of the planned shares"] == files_sha256(
+            [str(copy / "shares.csv")], copy
+        )
+        return file.audit()
+
+    # The arms are alike in all sites; a plan of 9 in 10 was not kept.
+    kept, broken = (audited(s).to_frame().set_index("assumption").loc["vi", "status"] for s in (0.5, 0.9))
+    assert broken == "contradicted" != kept
+    with pytest.raises(StudyFileError, match=r"study.toml: \[audit\] planned_shares: .* no share for sites"):
+        audited(0.5, slice(1, None))
+    with pytest.raises(StudyFileError, match=r"\[audit\] planned_shares: A planned share must lie"):
+        audited(1.5)
+    (copy / "shares.csv").unlink()
+    with pytest.raises(StudyFileError, match=r"study.toml: \[audit\] planned_shares: There is no file"):
+        parse_study(text, path=copy / "study.toml").audit()
+
+
 def test_nothing_differs_at_first(folder) -> None:
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     found = check_study(folder / "study.toml")
@@ -296,6 +341,12 @@ def test_names_of_values_tell_twins_apart() -> None:
     assert found["status"] == "empty"
     assert found["fits: 2sls + direct effect, site, wald: glance: direct_effect"] is True
     assert "reason" not in found
+    other = {"glance": glance | {"small_sample": "CR2"}}
+    usual = {"glance": glance | {"small_sample": "CR1P"}}
+    assert checking._labels([usual, other]) == [
+        "2sls + direct effect, site, wald",
+        "2sls + direct effect, site CR2, wald",
+    ]
     assert not _equal(1.0, True)
     assert not _equal(None, 1.0)
     assert _equal(1.0, 1 + 1e-10)
