@@ -112,7 +112,7 @@ class BiasDecomposition:
         """Reardon and Raudenbush's account of the parts, in words."""
         return " ".join([
             *(_sentence(part, self.mediators, np.abs(self.observed)) for part in (self.covariance, self.weight)),
-            f"The first-stage F is {self.f:.3g}: {_pull(self.f)}.",
+            f"The first-stage F is {self.f:.3g}: {_pull(self.f, self.least_squares)}.",
         ])  # fmt: skip
 
 
@@ -214,7 +214,7 @@ _MEANING = {
     "target": "average effect over sites",
     "covariance": "sites whose compliance is larger have other effects",
     "weight": "sites that weigh more in 2SLS have other effects",
-    "finite sample": "weak instruments pull towards least squares",
+    "finite sample": "weak instruments pull towards least squares within arms",
 }
 
 
@@ -300,9 +300,11 @@ def _sentence(part: BiasPart, mediators: tuple[str, ...], size: Array) -> str:
     return f"In these sites {what} for {listing(seen)}, so 2SLS is not the average effect over sites there."
 
 
-def _pull(f: float) -> str:
+def _pull(f: float, least_squares: Array) -> str:
+    """How far 2SLS stays from least squares within arms: that of the residuals, not OLS, which sees the arms too."""
+    value = f" ({least_squares[0]:.4g})" if len(least_squares) == 1 and np.isfinite(least_squares[0]) else ""
+    where = f"least squares within arms{value}"
     if f <= 1:
-        return "no more than noise gives, so 2SLS is near least squares"
-    if f < 100:
-        return f"about {1.0 / f:.0%} of the distance to least squares remains in 2SLS"
-    return "less than 1% of the distance to least squares remains in 2SLS"
+        return f"no more than noise gives, so 2SLS is near {where}"
+    left = f"about {1.0 / f:.0%}" if f < 100 else "less than 1%"
+    return f"{left} of the distance to {where} remains in 2SLS (OLS, which sees the arms too, is not its other end)"

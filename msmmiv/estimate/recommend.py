@@ -116,7 +116,7 @@ def recommend(system: System) -> Recommendation:
         return Recommendation(
             "2sls", "site", "CR3", "wald",
             f"UJIVE is not available: {_reason(error)}. So this is 2SLS with a jackknife over sites; it is biased "
-            "toward least squares unless the first-stage F is large, and its interval is not validated.",
+            "toward least squares within arms unless the first-stage F is large, and its interval is not validated.",
         )  # fmt: skip
     return _with_strength(system, strength, sites, size)
 
@@ -134,7 +134,7 @@ def _with_strength(system: System, strength: Strength, sites: int, size: int) ->
         f"{sites} sites, smallest effective F {strength.f_min:.3g}, strength {strength.z:.3g} "
         f"(enough: {enough:g}{', clusters' if clustered else ''})"
     )
-    why = "2SLS is biased toward least squares by about 1/F of the gap between them; UJIVE is not"
+    why = "2SLS is biased toward least squares within arms by about 1/F of the gap between them; UJIVE is not"
     beyond = (
         "" if size < 3 else f" The rule was validated for up to two effects between sites; here are {size}."
     )

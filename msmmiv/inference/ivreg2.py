@@ -70,7 +70,8 @@ class Ivreg2Page:
         """Numbers by ivreg2's names: ``N, N_clust, F, r2, rmse, idstat, iddf, idp, cdf, rkf, sargan, j, jdf, jp``.
 
         Also ``rss``, ``yyc`` and ``r2_within``, ``Fdf1``, ``Fdf2``, ``Fp``, and ``estat``, ``estatdf``, ``estatp`` for
-        the test of exogeneity. A number that does not exist is left out.
+        the test of exogeneity. A number that does not exist is left out. ``r2`` and ``yyc`` are those of a model
+        with its intercepts as dummies; what ivreg2 stores after ``partial()`` is here ``r2_within``.
         """
         return dict(self.numbers)
 

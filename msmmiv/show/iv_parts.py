@@ -329,9 +329,10 @@ def _sample(columns: list[Column]) -> list[tuple[str, list[str]]]:
     return [
         ("Covariance", kinds),
         ("Sites", ["" if f is None else f"{f.n_sites:,}" for f in fits]),
-        ("Clusters", ["" if f is None or not f.n_clusters or f.cov_type == "site" else f"{f.n_clusters:,}"
-                      for f in fits]),
+        ("Clusters", ["" if f is None or not f.n_clusters else f"{f.n_clusters:,}" for f in fits]),
         ("Rows", ["" if f is None else f"{f.nobs:,}" for f in fits]),
+        ("Rows dropped", ["" if f is None else f"{f.flow.rows_in - f.flow.rows_used:,}" for f in fits]),
+        ("Sites dropped", ["" if f is None else f"{len(f.flow.dropped):,}" for f in fits]),
     ]  # fmt: skip
 
 

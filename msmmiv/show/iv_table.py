@@ -251,7 +251,8 @@ def _of_analysis(found: Analysis) -> Parts:
         if same:
             fits.append(min(same, key=lambda f: (f.cov_type != "site", f.interval != "score")))
             continue
-        why = [s for s in found.skipped if f"'{name}'" in s]
+        heads = [s.partition(": ") for s in found.skipped]
+        why = [end for head, _, end in heads if head.split()[0] == name and head.endswith("effect") == free]
         missing.append((_NAMES[name], why[0] if why else "it is not part of this analysis"))
     spread = found.heterogeneity
     effects = _or_reason("Anderson-Rubin", lambda: noise_effects(found.moments))

@@ -26,6 +26,7 @@ from msmmiv.show.audit_report import render_audit
 from msmmiv.show.checklist import checklist
 from msmmiv.show.decomposition_report import render_decomposition
 from msmmiv.show.decomposition_tables import decomposition_dict, decomposition_frames, decomposition_text
+from msmmiv.show.iv_table import iv_table
 from msmmiv.show.plots import Picture, audit_pictures, decomposition_pictures, gallery, rank_pictures
 from msmmiv.show.provenance import moments_digest, table_text, versions
 from msmmiv.show.rank_tables import rank_frames
@@ -76,9 +77,9 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     Returns
     -------
     dict of str to Path
-        ``report``, ``summary``, ``estimates``, ``site_effects``, ``moments``, ``results``,
-        ``rank_<table>`` for every table about rank that has rows, and ``figures/<name>`` for every figure
-        (its PNG; an SVG of the same name lies beside it).
+        ``report``, ``summary``, ``estimates``, ``site_effects``, ``moments``, ``results``, the table for a paper as
+        ``table_tex``, ``table_html``, ``table_md`` and ``table_csv``, ``rank_<table>`` for every table about rank that
+        has rows, and ``figures/<name>`` for every figure (its PNG; an SVG of the same name lies beside it).
 
     Raises
     ------
@@ -98,6 +99,9 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
         "report": path / "report.html", "summary": path / "summary.txt", "estimates": path / "estimates.csv",
         "site_effects": path / "site_effects.csv", "results": path / "results.json",
     }  # fmt: skip
+    table = iv_table(analysis)
+    for ending in ("tex", "html", "md", "csv"):
+        files[f"table_{ending}"] = table.save(path / f"table.{ending}")
     pictures = gallery(analysis)
     _write(files["report"], render_report(analysis, pictures=pictures))
     _write(files["summary"], summary_text(analysis))

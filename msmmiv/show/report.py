@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msmmiv.diagnose.rank_words import GATES
+from msmmiv.errors import count, listing
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.show import explain, peers, rank_tables, readings, reproduce, tables
 from msmmiv.show.analysis import Analysis
@@ -14,6 +15,7 @@ from msmmiv.show.audit_report import checks_table, figure_links, finding_items, 
 from msmmiv.show.files import write_whole
 from msmmiv.show.plots import Picture, gallery
 from msmmiv.show.provenance import moments_digest, versions
+from msmmiv.show.references import references
 from msmmiv.show.template import filled, source
 from msmmiv.show.words import one_line, question
 
@@ -155,6 +157,7 @@ def _again(analysis: Analysis) -> dict[str, Any]:
         "peers": peers.other_lines(analysis),
         "peers_note": peers.PEERS,
         "remarks": _remarks(analysis),
+        "references": references,
         "versions": versions(),
         "seeds": _seeds(analysis),
         "seals": _seals(analysis),
@@ -205,6 +208,12 @@ def _remarks(analysis: Analysis) -> list[str]:
     """What to watch when the same model is run elsewhere."""
     design, fit = analysis.moments.design, analysis.two_stage
     out = ["The coefficients agree to rounding; standard errors can differ by small-sample factors."]
+    flow = analysis.moments.flow
+    if flow.incomplete or flow.dropped:
+        parts = ["rows without a value in one of the columns"] * bool(flow.incomplete)
+        gone = [d.site for d in flow.dropped if d.site is not None]
+        parts += [f"{count(len(gone), 'site')} ({listing(gone)})"] if gone else []
+        out.append(f"Left out here, and to be left out there: {' and '.join(parts)}; see the sample above.")
     if design.block:
         out.append("Intercepts are per block inside a site, instruments per site: keep the two apart.")
     if design.weight_kind == "probability":

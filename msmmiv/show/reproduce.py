@@ -45,8 +45,13 @@ def _file(analysis: Analysis) -> str:
     return "your_data.csv" if " in memory" in analysis.source else analysis.source
 
 
+def _study_file(analysis: Analysis) -> str | None:
+    """The study file that says all of it: dialect of the data, graph, arguments, seeds."""
+    return (analysis.stamp or {}).get("study file")
+
+
 def python_lines(analysis: Analysis) -> str:
-    """The headline in Python.
+    """The headline in Python; of a study file, all that it says.
 
     Examples
     --------
@@ -59,6 +64,9 @@ def python_lines(analysis: Analysis) -> str:
     print(fit)
     study.report("report.html")
     """
+    if (study := _study_file(analysis)) is not None:
+        own = ["from msmmiv.document import check_study, run_study", ""]
+        return "\n".join([*own, f"run_study({study!r})", f"print(check_study({study!r}))  # what differs"])
     fit, design = analysis.headline, analysis.moments.design
     lines = ["import msmmiv as mm", ""]
     if analysis.source == "moments":
@@ -75,12 +83,25 @@ def python_lines(analysis: Analysis) -> str:
         given = [f'cov_type="{fit.cov_type}"', *direct, *score]
         scores = fit.interval == "score"  # which has a small-sample form of its own
         small = [f'small_sample="{fit.small_sample}"'] if fit.small_sample and not scores else []
-        options = [f'"{fit.method}"', *given, *small]
-        report = [f'estimator="{fit.method}"', *given]
+        options = [_estimator(fit.method), *given, *small]
+        report = [f"estimator={_estimator(fit.method)}", *given, *small]
     call = ", ".join(['"report.html"', *report])
     return "\n".join(
         [*lines, f"fit = study.fit({', '.join(options)})", "print(fit)", f"study.report({call})"]
     )
+
+
+def _estimator(method: str) -> str:
+    """An estimator as Python takes it: a name, or an object with its option.
+
+    >>> _estimator("liml"), _estimator("fuller(4)"), _estimator("bc_linear(precision)")
+    ('"liml"', 'mm.Fuller(4)', 'mm.BCLinear("precision")')
+    """
+    name, _, option = method.rstrip(")").partition("(")
+    if not option:
+        return f'"{name}"'
+    kind = {"fuller": "Fuller", "bc_linear": "BCLinear", "bc_symmetric": "BCSymmetric"}[name]
+    return f"mm.{kind}({option})" if name == "fuller" else f'mm.{kind}("{option}")'
 
 
 def cli_line(analysis: Analysis) -> str:
@@ -92,7 +113,12 @@ def cli_line(analysis: Analysis) -> str:
     >>> cli_line(mm.Study(mm.data.star()).analysis())
     'msmmiv analyze moments.csv --out results'
     """
+    if (study := _study_file(analysis)) is not None:
+        again = shlex.join(["msmmiv", "run", study])
+        return f"{again}\n{again} --check"
     fit, design = analysis.headline, analysis.moments.design
+    if "(" in fit.method:
+        return f"# the command takes estimators by name; {_estimator(fit.method)} is for Python, or for a study file"
     words = ["msmmiv", "analyze", _file(analysis)]
     if analysis.source != "moments":
         for name, value in _given(design).items():
@@ -217,7 +243,7 @@ def ivreg_lines(analysis: Analysis) -> str:
 
 
 def linearmodels_lines(analysis: Analysis) -> str:
-    """The same 2SLS coefficients with linearmodels (Python), on a frame ``df`` of complete rows.
+    """The same 2SLS coefficients with linearmodels (Python), from a frame ``df`` of the data.
 
     Examples
     --------
@@ -228,6 +254,8 @@ def linearmodels_lines(analysis: Analysis) -> str:
     from linearmodels.iv import IV2SLS
     <BLANKLINE>
     design = mm.Design(outcome='math', treatment='small', mediators=['class_size'], site='school', cluster='class_id')
+    df = df.dropna(subset=['math', 'small', 'class_size', 'school', 'class_id'])
+    df = df.reset_index(drop=True)
     Z = mm.site_by_treatment(df, design).astype(float)
     exog = pd.get_dummies(df['school'], dtype=float)
     model = IV2SLS(df['math'], exog, df[['class_size']], Z)
@@ -246,7 +274,7 @@ def linearmodels_lines(analysis: Analysis) -> str:
 
 
 def exogenous_lines(analysis: Analysis) -> list[str]:
-    """Python that makes the instruments ``Z`` and the exogenous columns ``exog`` from a frame ``df``."""
+    """Python that makes the instruments ``Z`` and the exogenous columns ``exog`` from a frame ``df`` of the data."""
     d = analysis.moments.design
     roles = ", ".join(f"{k}={v!r}" for k, v in _given(d).items())
     group = f"df.groupby([{d.site!r}, {d.block!r}]).ngroup()" if d.block else f"df[{d.site!r}]"
@@ -254,7 +282,7 @@ def exogenous_lines(analysis: Analysis) -> list[str]:
     parts += [f"df[{list(d.covariates)!r}].astype(float)"] if d.covariates else []
     lines = [
         "import msmmiv as mm", "import pandas as pd", "from linearmodels.iv import IV2SLS", "",
-        f"design = mm.Design({roles})", "Z = mm.site_by_treatment(df, design).astype(float)",
+        f"design = mm.Design({roles})", *_kept_rows(analysis), "Z = mm.site_by_treatment(df, design).astype(float)",
     ]  # fmt: skip
     if analysis.headline.direct_effect:
         parts.append("direct")
@@ -265,6 +293,25 @@ def exogenous_lines(analysis: Analysis) -> list[str]:
         ]
     exog = parts[0] if len(parts) == 1 else f"pd.concat([{', '.join(parts)}], axis=1)"
     return [*lines, f"exog = {exog}"]
+
+
+def _kept_rows(analysis: Analysis) -> list[str]:
+    """Python that leaves out of ``df`` the rows that are not in the estimate."""
+    d, flow = analysis.moments.design, analysis.moments.flow
+    lines = []
+    if flow.incomplete:
+        lines.append(f"df = df.dropna(subset={list(dict.fromkeys(c for _, c in d.roles()))!r})")
+    if flow.dropped:
+        # The sites that are left say it where most were dropped, and where some must not be named.
+        gone = [s.site for s in flow.dropped]
+        few = None not in gone and len(gone) <= analysis.moments.n_sites
+        kept = (
+            f"~df[{d.site!r}].isin({gone!r})"
+            if few
+            else f"df[{d.site!r}].isin({list(analysis.moments.sites)!r})"
+        )
+        lines.append(f"df = df[{kept}]")
+    return [*lines, "df = df.reset_index(drop=True)"] if lines else []
 
 
 def _direct_columns(analysis: Analysis) -> tuple[str, list[str]]:

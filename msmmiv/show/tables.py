@@ -146,7 +146,7 @@ def bias(found: BiasDecomposition) -> Table:
     rows: list[Sequence[Any]] = []
     for j, m in enumerate(found.mediators):
         rows += [
-            (m, p.name, p.meaning, Cell("–"), p.status)
+            (m, p.name, f"{p.meaning}: {p.status}", Cell("–"), Cell(""))
             if p.status
             else (m, p.name, p.meaning, *_no_dust(p.estimate[j], p.std_errors[j], scale=found.observed[j]))
             for p in found.parts

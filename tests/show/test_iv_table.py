@@ -80,7 +80,7 @@ def test_regressions_on_the_instruments_show_what_a_table_can(study, table):
         assert cell(table, "Instruments", model) == "9"
         assert cell(table, "Covariance", model) == "cluster"
         assert cell(table, "m1", model) == ""
-    assert len(table.to_frame()) < 25  # nine sites, and never nine rows of coefficients
+    assert len(table.to_frame()) < 28  # nine sites, and never nine rows of coefficients
 
 
 def test_diagnostics_are_those_of_rank_heterogeneity_and_weak_iv(study, table):
@@ -266,3 +266,25 @@ def test_the_first_stages_shown_are_robust_where_they_can_be(study):
     assert module._with_stages([site, cluster]) is cluster
     lone = replace(site, first_stage=site.first_stage)
     assert module._with_stages([study.fit("ols", cov_type="site"), lone]) is lone
+
+
+def test_the_footer_counts_clusters_and_what_was_dropped():
+    rows = trial(range(8))
+    rows.loc[[0, 100], "m1"] = np.nan
+    rows = rows[(rows["s"] != 3) | (rows["t"] == 1)]
+    with pytest.warns(mm.errors.OneArmSiteWarning):
+        study = mm.Study(rows, design("m1", cluster="class"))
+    table = study.table(cov_type="cluster")
+    gone = int((rows["s"] == 3).sum()) + 2
+    assert cell(table, "Rows dropped", "2SLS") == str(gone)
+    assert cell(table, "Sites dropped", "2SLS") == "1"
+    assert cell(table, "Rows", "2SLS") == f"{len(rows) - gone:,}"
+    assert cell(table, "Clusters", "2SLS") == f"{study.fit('2sls', cov_type='cluster').n_clusters:,}"
+    assert cell(study.table(), "Clusters", "2SLS") == "7"  # by site
+
+
+def test_an_analysis_says_why_an_estimator_is_missing():
+    found = iv_table(mm.Study(trial(["a", "b"], n=40), design("m1")).analysis())
+    (why,) = [n for n in found.notes if n.startswith("LIML: not computed")]
+    assert "site-clustered" in why
+    assert "not part of this analysis" not in " ".join(found.notes)

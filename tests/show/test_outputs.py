@@ -13,6 +13,7 @@ import pytest
 
 import msmmiv as mm
 from msmmiv.errors import OutputError
+from msmmiv.show.iv_table import iv_table
 from msmmiv.show.outputs import write_audit, write_outputs
 from msmmiv.show.plots import gallery
 from msmmiv.show.provenance import moments_digest
@@ -31,8 +32,11 @@ def test_everything_is_there(files, two):
     assert sorted(files) == [
         "estimates", *(f"figures/{name}" for name in figures), "moments", "rank_correlation", "rank_directions",
         "rank_leverage", "rank_strength", "rank_tests", "rank_thresholds", "rank_variation", "report", "results",
-        "site_effects", "summary",
+        "site_effects", "summary", "table_csv", "table_html", "table_md", "table_tex",
     ]  # fmt: skip
+    table = iv_table(two)
+    assert files["table_tex"].read_text(encoding="utf-8") == table.to_latex(label="")
+    assert "Kleibergen-Paap" in files["table_md"].read_text(encoding="utf-8")
     assert all(path.stat().st_size > 0 for path in files.values())
     assert all(p.with_suffix(".svg").exists() for n, p in files.items() if n.startswith("figures/"))
 

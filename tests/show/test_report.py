@@ -16,6 +16,7 @@ import pytest
 import msmmiv as mm
 from msmmiv.errors import OutputError
 from msmmiv.show.plots import gallery
+from msmmiv.show.references import references
 from msmmiv.show.report import render_report, write_report
 from msmmiv.show.words import number
 from tests.show.helpers import HOSTILE, design, trial
@@ -203,3 +204,34 @@ def test_a_browser_prints_it(two, tmp_path: Path):
     )  # fmt: skip
     assert target.read_bytes()[:5] == b"%PDF-"
     assert target.stat().st_size > 50_000
+
+
+def test_what_is_named_has_a_reference_and_nothing_else(one):
+    body, _, rest = render_report(one).partition('<h2 id="references">')
+    listed = rest.partition("</section>")[0]
+    found = {
+        who: f"<p>{who}" in listed
+        for who in (
+            "Reardon",
+            "Fu, J.",
+            "Kolesár",
+            "Sanderson",
+            "Cragg",
+            "Kleibergen",
+            "Anderson, T.",
+            "Robin",
+        )
+    }
+    names = (
+        "",
+        "",
+        "UJIVE",
+        "Sanderson-Windmeijer",
+        "Cragg-Donald",
+        "Kleibergen-Paap",
+        "LIML",
+        "Robin-Smith",
+    )
+    assert found == {who: name in body for who, name in zip(found, names, strict=True)}
+    assert {r.who for r in references("")} == {r.who for r in references(body)[:2]}
+    assert len(references("Sanderson-Windmeijer F of one mediator")) == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import html
 import re
 import shlex
 
@@ -14,6 +16,8 @@ from click.testing import CliRunner
 import msmmiv as mm
 from msmmiv.cli import main
 from msmmiv.show import reproduce
+from msmmiv.show.plots import gallery
+from msmmiv.show.report import render_report
 from tests.show.helpers import design, trial
 
 CASES = {
@@ -146,6 +150,64 @@ def test_arms_that_are_words_are_recoded():
     assert 'df$treated <- as.integer(df[["t"]] != "off")' in reproduce.fixest_lines(analysis)
     assert "i(s, treated)" in reproduce.fixest_lines(analysis)
     assert "| treated:factor(s) + factor(s)" in reproduce.ivreg_lines(analysis)
+
+
+def test_what_was_left_out_is_left_out_elsewhere():
+    """A missing value, and a site of one arm: the lines run on the data as they are."""
+    rows = trial(range(7))
+    rows.loc[[3, 50], "m1"] = np.nan
+    rows.loc[9, "class"] = np.nan
+    rows = rows[(rows["s"] != 4) | (rows["t"] == 1)]
+    with pytest.warns(mm.errors.OneArmSiteWarning):
+        study = mm.Study(rows, design("m1", "m2", covariates=("x",), cluster="class"))
+    analysis = study.analysis(audit=study.audit(draws=199))
+    code, found = reproduce.linearmodels_lines(analysis), {}
+    assert "df.dropna(subset=['y', 't', 'm1', 'm2', 's', 'x', 'class'])" in code
+    assert "~df['s'].isin([4])" in code
+    last = code.splitlines()[-1]
+    exec(code.replace(last, "result = " + re.fullmatch(r"print\((.*)\)", last)[1]), {"df": rows}, found)  # noqa: S102
+    expected = analysis.two_stage
+    assert found["result"].nobs == expected.nobs == len(rows) - 3 - 24
+    assert found["result"].params[list(expected.terms)].to_numpy() == pytest.approx(
+        expected.coefficients, rel=1e-9
+    )
+    page = html.unescape(re.sub(r"<[^>]+>", " ", render_report(analysis, pictures=gallery(analysis))))
+    assert "Left out here, and to be left out there: rows without a value" in page
+    assert "1 site (4)" in page
+    for title in (
+        "Stata (ivreghdfe)",
+        "R (fixest)",
+        "R (ivreg)",
+        "Python (linearmodels)",
+        "Python",
+        "Command line",
+    ):
+        assert f" {title} " in page
+    for line in (
+        *code.splitlines(), *reproduce.stata_lines(analysis).splitlines(), reproduce.cli_line(analysis),
+        *reproduce.ivreg_lines(analysis).splitlines(), *reproduce.fixest_lines(analysis).splitlines(),
+    ):  # fmt: skip
+        assert line in page
+
+
+@pytest.mark.parametrize("estimator", [mm.Fuller(4.0), mm.BCLinear(weights="precision")])
+def test_estimators_with_options_are_objects(estimator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trial(range(7)).to_csv("rows.csv", index=False)
+    study = mm.Study("rows.csv", design("m1"))
+    analysis, found = study.analysis(estimator=estimator, audit=study.audit(draws=199)), {}
+    lines = reproduce.python_lines(analysis).splitlines()
+    exec("\n".join(x for x in lines if not x.startswith("study.report")), {}, found)  # noqa: S102
+    assert found["fit"].params.to_dict() == analysis.headline.params.to_dict()
+    assert found["fit"].method == analysis.headline.method
+    assert reproduce.cli_line(analysis).startswith("# the command takes estimators by name")
+
+
+def test_a_study_file_is_run_again_and_not_taken_apart(one):
+    stamped = dataclasses.replace(one, stamp={"study file": "my study.toml"})
+    assert reproduce.cli_line(stamped) == "msmmiv run 'my study.toml'\nmsmmiv run 'my study.toml' --check"
+    assert "run_study('my study.toml')" in reproduce.python_lines(stamped)
+    assert "mm.Study" not in reproduce.python_lines(stamped)
 
 
 def test_names_are_quoted_where_a_language_needs_it(hostile):
