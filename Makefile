@@ -45,7 +45,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 doctest: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --doctest-modules msmmiv
+	$(BIN)/python -m pytest --doctest-modules msmmiv $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
