@@ -368,10 +368,11 @@ class Study:
         title : str, optional
         estimator : str or estimator object, optional
             Of the headline; by rule if left out (see `fit`), or 2SLS where ``cov_type`` is given.
-        cov_type, interval, small_sample : str, optional
-            Of the headline; see `msmmiv.fit`.
+        cov_type : str, optional
         direct_effect : bool
             Leave the direct effect free in the headline; it is then compared with exclusion.
+        interval, small_sample : str, optional
+            As ``cov_type`` of the headline; see `msmmiv.fit`.
         audit : Audit, optional
             With the author's graph and arguments; by default one without.
         """
