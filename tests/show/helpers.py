@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
@@ -23,6 +25,16 @@ HOSTILE = (
     "日本の学校",
     "",
 )
+
+
+#: In place of the pictures of a page, for tests of its words: drawing takes most of the time.
+UNDRAWN = tuple(
+    SimpleNamespace(name=name, caption=f"caption of {name}", svg=lambda: "<svg></svg>")
+    for name in (
+        "estimates", "site_scatter", "partial_1", "partial_2", "forest", "rank_spectrum", "compliance_map",
+        "compliance_scatter", "causal_dag",
+    )
+)  # fmt: skip
 
 
 def trial(sites, *, seed=1, arms=(0, 1), n=24, names=("y", "m1", "m2", "s", "t")):

@@ -95,7 +95,7 @@ def test_results_are_strict_json(files, two):
     assert found["moments_sha256"] == moments_digest(two.moments)
 
 
-def test_infinities_and_reasons_become_json(one, tmp_path):
+def test_infinities_and_reasons_become_json(one, tmp_path, undrawn):
     cov = np.full((1, 1), np.inf)
     odd = dataclasses.replace(one.headline, covariance=cov)
     files = write_outputs(dataclasses.replace(one, headline=odd, fits=(odd,)), tmp_path)
@@ -154,7 +154,7 @@ def test_a_file_in_the_way_is_named(one, tmp_path: Path, where):
     assert (tmp_path / "taken").read_text(encoding="utf-8") == "mine"
 
 
-def test_an_audit_leaves_the_share_of_each_arm_by_site(tmp_path):
+def test_an_audit_leaves_the_share_of_each_arm_by_site(tmp_path, undrawn):
     rows = trial(range(7), arms=("none", "letter", "visit"), n=8)
     rows = rows[~((rows["s"] == 3) & (rows["t"] == "visit"))]
     audit = mm.Study(rows, design("m1", control="none")).audit(draws=199, planned_shares=0.6)
@@ -170,7 +170,7 @@ def test_an_audit_leaves_the_share_of_each_arm_by_site(tmp_path):
     assert table["planned"].xs("none", level="arm").to_numpy() == pytest.approx(0.4)
 
 
-def test_an_audit_leaves_balance_and_attrition_over_all_sites_and_by_site(tmp_path):
+def test_an_audit_leaves_balance_and_attrition_over_all_sites_and_by_site(tmp_path, undrawn):
     trial_ = mm.simulate("vi", variant="attrition", sites=12, people=60, seed=2)
     audit = mm.Study(trial_.frame, trial_.design).audit(draws=199)
     files = write_audit(audit, tmp_path)
@@ -183,7 +183,7 @@ def test_an_audit_leaves_balance_and_attrition_over_all_sites_and_by_site(tmp_pa
     assert whole.to_dict() == lost.to_dict()
 
 
-def test_without_people_or_arms_there_are_no_shares_to_write(tmp_path):
+def test_without_people_or_arms_there_are_no_shares_to_write(tmp_path, undrawn):
     dose = mm.simulate(dose=True, arms=3, sites=14, people=30, seed=1)
     for source in (mm.simulate(sites=14, people=30, seed=1).effects, dose.moments):
         files = write_audit(mm.audit_assumptions(source, draws=199), tmp_path)

@@ -19,7 +19,7 @@ from msmmiv.show.readings import weakness
 from msmmiv.show.report import render_report
 from msmmiv.show.summary import rank_text
 from msmmiv.show.words import number, one_line, p_value
-from tests.show.helpers import design, trial
+from tests.show.helpers import UNDRAWN, design, trial
 from tests.show.test_outputs import refuse
 from tests.show.test_report import Page
 
@@ -74,9 +74,11 @@ def test_its_numbers_are_the_reports(section, two):
 
 
 def test_one_mediator_has_no_correlation(one):
-    section = re.search(r'<section aria-labelledby="rank">.*?</section>', render_report(one), re.DOTALL)[0]
+    section = re.search(
+        r'<section aria-labelledby="rank">.*?</section>', render_report(one, pictures=UNDRAWN), re.DOTALL
+    )[0]
     assert "Do the compliances go together?" not in section
-    assert section.count("<svg ") == 2
+    assert section.count("caption of ") == 2
     assert rank_tables.correlation(one.rank) is None
 
 
@@ -102,7 +104,7 @@ def test_ten_sites_are_listed_and_the_file_has_all(tmp_path):
 
 def test_without_noise_the_reason_is_said(tmp_path):
     analysis = exact().analysis()
-    words = Page(render_report(analysis)).words
+    words = Page(render_report(analysis, pictures=UNDRAWN)).words
     assert analysis.rank.why_no_spectrum in words
     assert "Strength against noise (viii.c)" not in words
     files = write_outputs(analysis, tmp_path)
@@ -128,7 +130,7 @@ def test_files_are_the_report(files, two):
     assert files["rank"].read_text(encoding="utf-8") == rank_text(two.rank)
 
 
-def test_json_is_strict_and_the_same_in_both(files, two, tmp_path):
+def test_json_is_strict_and_the_same_in_both(files, two, tmp_path, undrawn):
     alone = json.loads(files["rank_json"].read_text(encoding="utf-8"), parse_constant=refuse)
     report = two.rank
     assert [d["strength"] for d in alone["directions"]] == pytest.approx(report.spectrum.strength)

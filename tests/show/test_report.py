@@ -19,7 +19,7 @@ from msmmiv.show.plots import gallery
 from msmmiv.show.references import references
 from msmmiv.show.report import render_report, write_report
 from msmmiv.show.words import number
-from tests.show.helpers import HOSTILE, design, trial
+from tests.show.helpers import HOSTILE, UNDRAWN, design, trial
 
 VOID = {"meta", "link", "br", "img", "hr", "input", "path", "use", "image"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -132,14 +132,14 @@ def test_it_never_says_too_much(page):
 def test_the_estimand_chooses_the_wording():
     rows = trial(range(5), n=60)
     rows["m"] = (rows["m1"] > 0.5).astype(int)
-    late = render_report(mm.Study(rows, design("m", estimand="late")).analysis())
+    late = render_report(mm.Study(rows, design("m", estimand="late")).analysis(), pictures=UNDRAWN)
     assert "(vii.b)" in late
     assert "(vii.a)" not in late
     assert "among compliers" in late
 
 
 def test_a_free_direct_effect_changes_what_it_rests_on(three_arms):
-    text = Page(render_report(three_arms.analysis(direct_effect=True))).words
+    text = Page(render_report(three_arms.analysis(direct_effect=True), pictures=UNDRAWN)).words
     assert "exclusion (ii) is not assumed" in text
     assert "direct_effect[letter] is estimated at" in text
     assert "direct_effect=True" in text
@@ -165,7 +165,7 @@ def test_missing_rows_are_counted_by_arm():
     rows = trial(range(5))
     rows.loc[(rows["t"] == 1) & (rows.index % 7 == 0), "y"] = np.nan
     lost = int(rows["y"].isna().sum())
-    words = Page(render_report(mm.Study(rows, design("m1")).analysis())).words
+    words = Page(render_report(mm.Study(rows, design("m1")).analysis(), pictures=UNDRAWN)).words
     assert (
         f"Missing values by arm Arm Column Rows missing it Rows used in this arm 1 y {lost} {120 - lost}"
         in words
@@ -207,7 +207,7 @@ def test_a_browser_prints_it(two, tmp_path: Path):
 
 
 def test_what_is_named_has_a_reference_and_nothing_else(one):
-    body, _, rest = render_report(one).partition('<h2 id="references">')
+    body, _, rest = render_report(one, pictures=UNDRAWN).partition('<h2 id="references">')
     listed = rest.partition("</section>")[0]
     found = {
         who: f"<p>{who}" in listed

@@ -78,13 +78,17 @@ def test_linearmodels_lines_give_the_same_coefficients(name, case):
 def test_python_lines_give_the_same_fit(name, case, monkeypatch, capsys):
     _, path, analysis = case(name)
     monkeypatch.chdir(path.parent)
-    found = {}
-    exec(reproduce.python_lines(analysis), {}, found)  # noqa: S102
+    found, code = {}, reproduce.python_lines(analysis)
+    report = [line for line in code.splitlines() if line.startswith("study.report(")]
+    assert len(report) == 1
+    if name != "plain":  # one page is enough: drawing it takes most of the time
+        code = code.replace(report[0], "")
+    exec(code, {}, found)  # noqa: S102
     assert found["fit"].params.to_dict() == pytest.approx(analysis.headline.params.to_dict(), rel=1e-12)
     assert found["fit"].std_errors.to_dict() == pytest.approx(
         analysis.headline.std_errors.to_dict(), rel=1e-12
     )
-    assert (path.parent / "report.html").exists()
+    assert (path.parent / "report.html").exists() or name != "plain"
     assert "Estimand" in capsys.readouterr().out
 
 
