@@ -15,7 +15,7 @@ def main() -> None:
     plot = StudyPlots(study)  # also study.plot
     print(f"{len(figure_names())} figures: {', '.join(figure_names())}")
 
-    weights = plot.weights()
+    weights = plot.weights("2sls")
     told = weights.data
     average = (told["share"] * told["ratio"]).sum()
     print(f"largest share {told['share'].max():.3f}, the five largest {told['share'][:5].sum():.3f}")

@@ -7,6 +7,7 @@ refuses is an `MsmmivError` (a `ValueError`), so one ``except`` catches all of i
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any, get_args
@@ -78,10 +79,10 @@ class ColumnError(DataError):
     def not_numeric(cls, name: str, role: str, kind: str, values: Sequence[str]) -> ColumnError:
         """Say what was found where numbers were expected."""
         seen = f" (it holds values such as {listing(values, quote=True, most=3)})" if values else ""
-        return cls(
-            f"Column {name!r} ({role}) holds {kind}, not numbers{seen}. "
-            "Convert it to a numeric column; code categories as 0/1 indicator columns first."
-        )
+        advice = "Convert it to a numeric column; code categories as 0/1 indicator columns first."
+        if values and all(re.fullmatch(r"[-+]?\d+,\d+", v) for v in values):
+            advice = "These have decimal commas, which a study file reads: `msmmiv init FILE` writes one."
+        return cls(f"Column {name!r} ({role}) holds {kind}, not numbers{seen}. {advice}")
 
 
 class MissingDataError(DataError):

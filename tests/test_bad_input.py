@@ -136,7 +136,7 @@ def test_rows_without_site_and_arm():
     df = people(5).astype({"s": "Int64", "t": "Int64"})
     df.loc[1, "s"] = None
     df.loc[[1, 5], "t"] = None
-    refuses(df, MissingDataError, "^1 rows have no 's' and 2 rows have no 't'")
+    refuses(df, MissingDataError, "^1 row has no 's' and 2 rows have no 't'")
 
 
 def test_a_row_that_lacks_several_columns_is_dropped_once():

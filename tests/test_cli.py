@@ -129,7 +129,7 @@ def test_site_scores_on_request(csv, tmp_path, undrawn):
     ("words", "said"),
     [
         (["--estimator", "bc_linear", "--cov", "HC3"], "'bc_linear' has no 'HC3' covariance"),
-        (["--estimator", "2sls", "--cov", "HC1", "--interval", "score"], "cov_type='site'"),
+        (["--estimator", "2sls", "--cov", "HC1", "--interval", "score"], "it goes with --cov site"),
         (["--interval", "score"], "Name the estimator too"),
         (["--estimator", "bc_linear", "--direct-effect"], "defined under exclusion"),
     ],
@@ -160,7 +160,7 @@ def test_a_control_that_is_no_arm(tmp_path):
     trial(range(6), arms=(1, 2)).to_csv(path, index=False)
     done = run("analyze", path, *ROLES, "--control", "7")
     assert done.exit_code == 2
-    assert done.stderr == "Error: control=7 is not an arm of 't'; the arms are 1 and 2.\n"
+    assert done.stderr == "Error: --control 7 is not an arm of 't'; the arms are 1 and 2.\n"
 
 
 def test_unknown_column_names_its_neighbour(csv):
@@ -234,6 +234,7 @@ def test_rows_without_a_site_stop_unless_dropped(csv):
     rows.loc[0, "s"] = np.nan
     rows.to_csv(csv, index=False)
     assert run("analyze", csv, *ROLES).exit_code == 2
+    assert "or pass --missing drop to leave those rows out" in run("analyze", csv, *ROLES).stderr
     done = run("analyze", csv, *ROLES, "--missing", "drop")
     assert done.exit_code == 0
     assert "383  used" in done.stdout
@@ -244,7 +245,7 @@ def test_two_sites_say_what_cannot_be_had(csv):
     rows[rows["s"] < 2].to_csv(csv, index=False)
     done = run("analyze", csv, *ROLES)
     assert done.exit_code == 0
-    assert "Not computed: 2sls site: 2 sites" in done.stdout
+    assert "Not computed: ujive site: 2 sites" in done.stdout
     done = run("analyze", csv, *ROLES, "-m", "m2", "--direct-effect")
     assert done.exit_code == 2
     assert "assumption (viii.b)" in done.stderr

@@ -86,7 +86,7 @@ def test_small_cells_are_refused_or_left_out(csv, tmp_path, rows):
     assert kept.n.min() >= 10
     assert kept.n_cells == 15
     assert f"(8 sites, 15 cells, 360 rows of {len(small)})" in done.stdout
-    refused(run("make", csv, *ROLES, "--out", out, "--small-cells", "suppress"), "min_cell=10")
+    refused(run("make", csv, *ROLES, "--out", out, "--small-cells", "suppress"), "--min-cell 10")
     refused(run("make", csv, *ROLES, "--out", out, "--min-cell", 0), "--min-cell")
     run("make", csv, *ROLES, "--out", tmp_path / "n.csv")
     refused(

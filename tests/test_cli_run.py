@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -105,6 +108,35 @@ def test_on_a_terminal_what_is_not_clear_is_asked(home, monkeypatch) -> None:
     assert "'maths' is not one of the columns." in begun.stderr
     assert 'outcome    "math" (answered)' in begun.stdout
     assert 'mediators  ["class_size"] (answered)' in begun.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+def test_a_real_terminal_is_recognised_and_asked(home) -> None:
+    import pty
+
+    keyboard, screen = pty.openpty()
+    line = [sys.executable, "-c", "from msmmiv.cli import main; main()", "init", "pupils.csv"]
+    with subprocess.Popen(line, stdin=screen, stdout=screen, stderr=screen, cwd=home) as asked:
+        os.close(screen)
+        seen, answers = b"", [b"math\n", b"1\n"]
+        while True:
+            try:
+                part = os.read(keyboard, 4096)
+            except OSError:  # the other end was closed
+                break
+            if not part:
+                break
+            seen += part
+            if answers and seen.rstrip().endswith(b"Enter to leave it open:"):
+                os.write(keyboard, answers.pop(0))
+                seen += b"\n"
+        assert asked.wait(60) == 0, seen.decode()
+    os.close(keyboard)
+    text = seen.decode()
+    assert "Which column is the outcome?" in text
+    assert "Which columns are the mediators?" in text
+    assert 'outcome    "math" (answered)' in text
+    assert (home / "study.toml").exists()
 
 
 def test_a_file_that_is_there_is_kept(home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import runpy
 import subprocess
@@ -33,6 +34,24 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         out[name] = done.stdout
     assert list(folder.iterdir()) == [], "examples leave nothing behind"
     return out
+
+
+def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    made = mm.simulate(sites=12, people=60, seed=3)
+    d = made.design
+    names = {d.outcome: "math", d.treatment: "small", d.mediators[0]: "class_size", d.site: "school"}
+    rows = made.frame.rename(columns=names)
+    rows["class_id"] = rows["school"].astype(str) + rows["small"].astype(str) + (rows.index % 4).astype(str)
+    monkeypatch.chdir(tmp_path)
+    rows.to_csv("trial.csv", index=False)
+    table = "table.docx" if importlib.util.find_spec("docx") else "table.md"
+    for code in blocks:
+        exec(code.replace("table.docx", table), {})  # noqa: S102 - what readers copy is what is tested
+    assert {"figures", "trial.html"} <= {p.name for p in tmp_path.iterdir()}
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["forest.png", "forest.svg"]
 
 
 def number(pattern: str, text: str) -> float:

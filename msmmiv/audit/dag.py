@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from msmmiv.audit.dag_export import dag_to_dagitty, dag_to_dot, dag_to_mermaid
-from msmmiv.audit.dag_graph import Edge, EdgeLike, Graph, read_edges, taken_out
+from msmmiv.audit.dag_graph import Edge, EdgeLike, Graph, read_edges, site_words, taken_out
 from msmmiv.audit.dag_meaning import Meaning, meaning_of
 from msmmiv.audit.dag_paths import Separated, backdoor_paths, closed_paths, directed_paths, minimal_separators
 from msmmiv.audit.dag_rules import assumption_of, judged, judged_pair
@@ -104,7 +104,7 @@ class CausalDAG(Graph):
         >>> import msmmiv as mm
         >>> from msmmiv.audit.dag import CausalDAG
         >>> print(CausalDAG.from_design(mm.Design(outcome="y", treatment="t", mediators="m", site="s")))
-        Causal graph: t -> m -> y inside each s
+        Causal graph: t -> m -> y inside each site (s)
         t -> m   effect of assignment
         m -> y   effect of a mediator
         s -> t   shares that differ between sites
@@ -353,7 +353,7 @@ class CausalDAG(Graph):
 
     def __str__(self) -> str:
         frame = self.to_frame()
-        inside = f" inside each {self.site}" if self.site else ""
+        inside = f" inside each {site_words(self.site)}" if self.site else ""
         lines = [
             f"Causal graph: {self.treatment} -> {', '.join(self.mediators)} -> {self.outcome}{inside}",
         ]

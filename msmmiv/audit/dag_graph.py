@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from msmmiv.errors import GraphError, listing
 
-__all__ = ["Edge", "EdgeLike", "Graph", "read_edges", "taken_out"]
+__all__ = ["Edge", "EdgeLike", "Graph", "read_edges", "site_words", "taken_out"]
 
 Edge: TypeAlias = tuple[str, str]
 #: "A -> B", "A <-> B", ("A", "B"), or ("A", "<->", "B") for names that hold an arrow themselves.
@@ -237,3 +237,14 @@ def _cycle(graph: Graph) -> list[str]:
         if found := visit(start, []):
             return found
     return []
+
+
+def site_words(name: str) -> str:
+    """The word "site" with the column's own name, which may be anything, unless that says the same.
+
+    Examples
+    --------
+    >>> site_words("the town"), site_words("Site")
+    ('site (the town)', 'site')
+    """
+    return "site" if name.strip().casefold() in ("site", "sites") else f"site ({name})"

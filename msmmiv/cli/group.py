@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,10 +14,11 @@ from typing import IO, Any, Final
 
 import click
 
+from msmmiv.document.phrases import keywords
 from msmmiv.errors import MsmmivError, listing
 from msmmiv.show.words import one_line
 
-__all__ = ["BUG", "CLOSED", "REFUSED", "STOPPED", "KindCommand", "KindGroup", "debugging"]
+__all__ = ["BUG", "CLOSED", "REFUSED", "STOPPED", "KindCommand", "KindGroup", "debugging", "in_option_words"]
 
 #: Exit codes, besides 0 (done) and 1 (what --fail-on and --check ask about was found).
 REFUSED: Final = 2
@@ -24,6 +27,13 @@ STOPPED: Final = 130
 CLOSED: Final = 141
 
 _KEY: Final = "msmmiv.debug"
+#: Keywords that have an option, and its name.
+_OPTIONS: Final = {
+    name: {"cov_type": "cov"}.get(name, name.replace("_", "-"))
+    for name in ("missing", "weights", "weight_kind", "treatment_kind", "control", "estimand", "cluster", "block",
+                 "estimator", "cov_type", "interval", "direct_effect", "min_cell", "small_cells")
+}  # fmt: skip
+_KEYWORD: Final = keywords(_OPTIONS)
 #: The order of the path, not of the alphabet; commands that are not named here come last.
 _ORDER: Final = (
     "demo", "init", "run", "analyze", "audit", "decompose", "rank", "moments", "plot", "table", "checklist", "version",
@@ -52,6 +62,23 @@ class _Stopped(_Said):
     """Ctrl-C, or the end of the input in the middle of a question."""
 
     exit_code = STOPPED
+
+
+def in_option_words(message: object) -> str:
+    """A message in one line, Python's keywords as options of the commands.
+
+    >>> in_option_words('Fill them in, or pass missing="drop" to leave those rows out.')
+    'Fill them in, or pass --missing drop to leave those rows out.'
+    >>> in_option_words("weights='w' needs weight_kind=: analytic, frequency or probability")
+    '--weights w needs --weight-kind: analytic, frequency or probability'
+    """
+    return _KEYWORD.sub(_option, " ".join(str(message).split()))
+
+
+def _option(found: re.Match[str]) -> str:
+    option = f"--{_OPTIONS[found[1]]}"
+    value = "" if found[2] == "True" else found[2].strip("'\"")
+    return f"{option} {shlex.quote(value) if value != '...' else value}" if value else option
 
 
 def debugging() -> bool:
@@ -154,7 +181,7 @@ def _said(error: BaseException) -> _Said:
         how = f" (see {context.command_path} --help)" if context else ""
         return _Said(f"Error: {error.format_message()}{how}")
     if isinstance(error, MsmmivError):
-        return _Said(f"Error: {error}")
+        return _Said(f"Error: {in_option_words(error)}")
     if isinstance(error, OSError):
         named = f": {error.filename!r}" if error.filename else ""
         return _Said(f"Error: {error.strerror or error}{named}.")

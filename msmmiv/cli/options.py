@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from msmmiv.cli.group import in_option_words
 from msmmiv.design import Estimand, TreatmentKind, WeightKind
 from msmmiv.errors import MsmmivWarning
 from msmmiv.moments.cells import Missing
@@ -89,7 +90,7 @@ def plain_words() -> Iterator[None]:
     said: set[str] = set()
 
     def say(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-        text = one_line(message)
+        text = in_option_words(one_line(message))
         if not issubclass(category, MsmmivWarning):
             default(message, category, *rest, **named)
         elif text not in said:  # every fit of one analysis would say it again

@@ -24,15 +24,15 @@ __all__ = ["table"]
 @click.option("--format", "format_", type=click.Choice(get_args(TableFormat)),
               help="Default: what the ending of --out says, or markdown.")  # fmt: skip
 @click.option("--out", metavar="FILE", help="File to write (.tex, .html, .md, .csv, .docx); default: print.")
-@click.option("--cov", "cov_type", type=click.Choice(get_args(CovType)), default="site", show_default=True,
-              help="Covariance of all estimators.")  # fmt: skip
+@click.option("--cov", "cov_type", type=click.Choice(get_args(CovType)),
+              help="Covariance of all estimators; default: what the rule of analyze chooses.")  # fmt: skip
 @click.option("--direct-effect", is_flag=True, help="Leave a direct effect of treatment free.")
 @click.option("--covariates", "show_covariates", is_flag=True, help="Show coefficients of covariates too.")
 @click.option("--stars", is_flag=True, help="Mark p below .1, .05 and .01; by default nothing is marked.")
 @click.option("--title", default="", help="Caption of the table.")
 @with_json
 def table(
-    file: str, format_: TableFormat | None, out: str | None, cov_type: CovType, direct_effect: bool,
+    file: str, format_: TableFormat | None, out: str | None, cov_type: CovType | None, direct_effect: bool,
     show_covariates: bool, stars: bool, title: str, as_json: bool, missing: Missing | None, **roles: Any,
 ) -> None:  # fmt: skip
     """Put OLS, reduced form, first stages, 2SLS, LIML and UJIVE for FILE side by side.

@@ -120,15 +120,15 @@ def strength_test(found: Spectrum) -> TestStatistic:
 
 
 def _reading(report: RankReport) -> str:
-    """The report's sentence, with the share of bias against pure noise where it gives that against least squares."""
+    """The report's sentence, with the share of bias against pure noise where it gives that against OLS."""
     found = report.spectrum
-    if found is None or "of the bias of least squares" not in report.sentence:
+    if found is None or "of the bias of OLS" not in report.sentence:
         return report.sentence
     share = float(found.noise_share[-1])
     part = f"about {share:.0%}" if share >= 0.01 else "less than 1%"
     return (
         f"{report.sentence} Of the bias that instruments of pure noise would have 2SLS keeps {part}, one over the "
-        "strength; least squares is less biased than that where the treatment explains much of a mediator."
+        "strength; OLS is less biased than that where the treatment explains much of a mediator."
     )
 
 

@@ -82,7 +82,7 @@ def _spectrum_lines(report: RankNumbers) -> list[str]:
 
 def _share(of_least_squares: float, of_noise: float) -> str:
     if np.isfinite(of_least_squares):
-        return f"{of_least_squares:.1%} of least squares"
+        return f"{of_least_squares:.1%} of OLS"
     return f"{of_noise:.1%} of noise instruments"
 
 

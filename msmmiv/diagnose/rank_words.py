@@ -48,12 +48,12 @@ def bias_words(strength: float, share: float = float("nan")) -> str:
     ----------
     strength : float
     share : float
-        Of the bias of least squares; unknown from site effects alone.
+        Of the bias of OLS; unknown from site effects alone.
     """
     if strength <= 1:
         return "2SLS is as biased there as with instruments of pure noise"
     known = np.isfinite(share)
-    value, whose = (share, "of least squares") if known else (1.0 / strength, "of instruments of pure noise")
+    value, whose = (share, "of OLS") if known else (1.0 / strength, "of instruments of pure noise")
     return f"2SLS keeps {f'about {value:.0%}' if value >= 0.01 else 'less than 1%'} of the bias {whose} there"
 
 

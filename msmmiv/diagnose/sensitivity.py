@@ -70,6 +70,8 @@ class DirectEffectLine:
     level : float
     status : str or None
         Why there is no line.
+    by : str
+        The estimator in words, with the noise it takes out.
     """
 
     mediators: tuple[str, ...]
@@ -84,6 +86,7 @@ class DirectEffectLine:
     level: float
     status: str | None
     parts: Parts = field(repr=False)
+    by: str = ""
 
     @property
     def robustness(self) -> Array:
@@ -182,8 +185,9 @@ class DirectEffectLine:
         """What the line says, in words."""
         if self.status:
             return f"There is no line: {self.status}."
+        by = f" by {self.by}" if self.by else ""
         told = [
-            f"The coefficient of {name}, {b:.3g}, would be zero under a direct effect of {flip:.3g} in every site "
+            f"The coefficient of {name}, {b:.3g}{by}, would be zero under a direct effect of {flip:.3g} in every site "
             f"({size:.2g} {self.unit_name}); {self._when(j)}"
             for j, (name, b, flip, size) in enumerate(
                 zip(self.mediators, self.estimate, self.flip, self.robustness, strict=True)
@@ -288,6 +292,7 @@ def direct_effect_line(
     return DirectEffectLine(
         parts.mediators, frozen(parts.estimate), frozen(parts.slope), frozen(flip),
         frozen(_touch(parts, level)), free, error, unit, name, level, parts.status, parts,
+        "2SLS from site effects" if estimator == "2sls" else f"UJIVE from site effects with {effects.cov_type} noise",
     )  # fmt: skip
 
 

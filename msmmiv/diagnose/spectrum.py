@@ -36,8 +36,8 @@ class Spectrum:
     pvalues : (P,) array
         Parametric bootstrap: rank below j, for direction j; tested one after the other, so that they do not fall.
     bias_share : (P,) array
-        Share of the bias of least squares that 2SLS keeps along each direction; NaN from site effects alone, which
-        do not hold what least squares uses.
+        Share of the bias of OLS that 2SLS keeps along each direction; NaN from site effects alone, which
+        do not hold what OLS uses.
     draws, seed : int
     """
 
@@ -126,7 +126,7 @@ def spectrum(
 
 
 def _bias_share(c: Compliances, found: Directions, residual: Array | None) -> Array:
-    """Bias of 2SLS over that of least squares along each direction, endogeneity being in proportion to noise."""
+    """Bias of 2SLS over that of OLS along each direction, endogeneity being in proportion to noise."""
     if residual is None:
         return np.full(c.n_mediators, np.nan)
     to = found.combinations

@@ -235,7 +235,8 @@ def _missing_lines(missing: Missing | None, columns: list[Column], guesses: tupl
         return [f"missing = {toml_value(missing)}"]
     named = {c.name: c for c in columns}
     placed = [g for g in guesses if g.role in ("site", "treatment") and g.value is not None]
-    lost = [f"{named[g.value].missing:,} rows have no {g.role}" for g in placed if named[g.value].missing]
+    gaps = [(named[g.value].missing, g.role) for g in placed if named[g.value].missing]
+    lost = [f"{count(n, 'row')} {'has' if n == 1 else 'have'} no {role}" for n, role in gaps]
     if not lost:
         return []
     words = f"{' and '.join(lost)}: fill them in, or leave these rows out by taking the '#' away:"

@@ -11,9 +11,11 @@ __all__ = ["hinted", "is_reference"]
 _WORDS = {
     "site": "site sites school ecole schule escuela scuola lycee hospital hopital krankenhaus clinic clinique klinik "
             "centre center quartier commune district village city ville stadt town county state province region ward "
-            "campus store branch station facility office agency location",
+            "campus store branch station facility office agency location etablissement etablissements colegio "
+            "instituto gemeinde standort municipio comune spital ospedale",
     "treatment": "treat treated treatment t z arm arms assigned assignment offer offered condition randomized "
-                 "randomised intervention trt tx bras traitement behandlung tratamiento",
+                 "randomised intervention trt tx bras traitement traite traites traitee behandlung behandelt "
+                 "tratamiento tratado tratados trattamento trattato offre angebot oferta offerta",
     "cluster": "class classroom classe klasse cluster household hh family teacher room team section",
     "block": "block bloc strata stratum lottery batch pair",
     "weights": "weight weights wt wgt pweight poids gewicht",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from msmmiv.errors import (
     WeightsError,
 )
 
-__all__ = ["about_columns", "about_estimate", "about_graph", "about_sites", "in_file_words"]
+__all__ = ["about_columns", "about_estimate", "about_graph", "about_sites", "in_file_words", "keywords"]
 
 _TABLES = {
     "design": ("outcome", "treatment", "mediators", "site", "covariates", "block", "cluster", "weights", "weight_kind",
@@ -31,10 +31,16 @@ _TABLES = {
     "dag": ("edges", "without", "confounders", "measured"),
 }  # fmt: skip
 _KEYS = {key: table for table, keys in _TABLES.items() for key in keys}
-#: A keyword with what follows it: a value in quotes, a list, three dots, true or false, or nothing.
-_KEYWORD = re.compile(
-    rf"(?<![\w'\"])({'|'.join(_KEYS)})=('[^']*'|\"[^\"]*\"|\[\.\.\.\]|\.\.\.|True\b|False\b|[^\s.,;:]*)"
-)
+
+
+def keywords(names: Iterable[str]) -> re.Pattern[str]:
+    """A keyword with what follows it: a value in quotes, a list, three dots, true or false, or nothing."""
+    return re.compile(
+        rf"(?<![\w'\"])({'|'.join(names)})=('[^']*'|\"[^\"]*\"|\[\.\.\.\]|\.\.\.|True\b|False\b|[^\s.,;:]*)"
+    )
+
+
+_KEYWORD = keywords(_KEYS)
 _GRAPH = (
     ("Declare a common cause in unmeasured=[...] or measured=[...]", "Declare a common cause in [dag] confounders"),
     # A file has edges as text only.

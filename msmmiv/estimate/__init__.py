@@ -192,13 +192,10 @@ def fit_by_rule(moments: Moments, *, direct_effect: bool = False, rows: Rows | N
     system = system_of(moments, direct_effect=direct_effect)
     TWO_STAGE.solve(system)  # says in words when the effects are not identified
     chosen = recommend(system)
-    got = _fits(
-        system, [ESTIMATORS[chosen.estimator]], chosen.cov_type, chosen.small_sample, chosen.interval, rows
-    )[0]
-    beside: tuple[Estimate, ...] = ()
-    if chosen.estimator != "2sls":
-        beside = tuple(_fits(system, [TWO_STAGE], chosen.cov_type, None, "wald", rows))
-    return replace(got, rule=chosen.text, beside=beside)
+    others = [] if chosen.estimator == "2sls" else [TWO_STAGE]
+    how = (chosen.cov_type, chosen.small_sample, chosen.interval)
+    got, *beside = _fits(system, [ESTIMATORS[chosen.estimator], *others], *how, rows)
+    return replace(got, rule=chosen.text, beside=tuple(beside))
 
 
 def estimating_equations(

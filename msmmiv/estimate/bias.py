@@ -112,7 +112,7 @@ class BiasDecomposition:
         """Reardon and Raudenbush's account of the parts, in words."""
         return " ".join([
             *(_sentence(part, self.mediators, np.abs(self.observed)) for part in (self.covariance, self.weight)),
-            f"The first-stage F is {self.f:.3g}: {_pull(self.f, self.least_squares)}.",
+            f"Compliances are {self.f:.3g} times their noise (an effective F): {_pull(self.f, self.least_squares)}.",
         ])  # fmt: skip
 
 
@@ -301,10 +301,13 @@ def _sentence(part: BiasPart, mediators: tuple[str, ...], size: Array) -> str:
 
 
 def _pull(f: float, least_squares: Array) -> str:
-    """How far 2SLS stays from least squares within arms: that of the residuals, not OLS, which sees the arms too."""
+    """Which bias 2SLS keeps: of least squares within arms, that of the residuals, not OLS, which sees the arms too."""
     value = f" ({least_squares[0]:.4g})" if len(least_squares) == 1 and np.isfinite(least_squares[0]) else ""
     where = f"least squares within arms{value}"
     if f <= 1:
-        return f"no more than noise gives, so 2SLS is near {where}"
+        return f"no more than noise gives, so 2SLS is about as biased as {where}"
     left = f"about {1.0 / f:.0%}" if f < 100 else "less than 1%"
-    return f"{left} of the distance to {where} remains in 2SLS (OLS, which sees the arms too, is not its other end)"
+    return (
+        f"2SLS keeps {left} of the bias of {where}. OLS, which sees the arms too, is less biased, and 2SLS keeps more "
+        "of its bias"
+    )

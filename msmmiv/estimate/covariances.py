@@ -15,6 +15,7 @@ from msmmiv.errors import (
     MomentsInsufficient,
     TooFewSitesError,
     check_choice,
+    count,
     listing,
 )
 from msmmiv.estimate.kclass import Solution
@@ -209,8 +210,8 @@ def _clustered(
     if kind == "site" and system.within.moments.n_sites - between < 2:
         sites = system.within.moments.n_sites
         raise TooFewSitesError(
-            f"{sites} sites leave {sites - between} degrees of freedom for {between} effects between sites; "
-            "site-clustered standard errors need at least 2. Hold the sites fixed: cov_type may be "
+            f"{sites} sites less {count(between, 'effect')} between them leave {max(sites - between, 0)}; "
+            "site-clustered standard errors need at least 2 degrees of freedom. Hold the sites fixed: cov_type may be "
             f"{listing(_fixed_sites(system.within.moments, name), quote=True)}."
         )
     size = len(system.terms)

@@ -131,7 +131,7 @@ def _with_strength(system: System, strength: Strength, sites: int, size: int) ->
     clustered = bool(system.within.moments.clusters)
     enough = ENOUGH_CLUSTERED if clustered else ENOUGH
     facts = (
-        f"{sites} sites, smallest effective F {strength.f_min:.3g}, strength {strength.z:.3g} "
+        f"{sites} sites, smallest effective F {strength.f_min:.3g} (each site's own noise), strength {strength.z:.3g} "
         f"(enough: {enough:g}{', clusters' if clustered else ''})"
     )
     why = "2SLS is biased toward least squares within arms by about 1/F of the gap between them; UJIVE is not"

@@ -387,9 +387,8 @@ def _sets(fit: Estimate) -> list[str]:
 def _beside(fit: Estimate) -> list[str]:
     """Another estimator's coefficients, a line each."""
     cov = fit.cov_type + (f" {fit.small_sample}" if fit.small_sample else "")
-    frame = fit.tidy()
-    rows = frame[["term", "estimate", "std_error", "conf_low", "conf_high"]].itertuples(index=False)
+    frame = fit.tidy()[["term", "estimate", "std_error"]]
     return [
-        f"Beside it, {fit.method} ({cov}): {term} {est:.5g} (se {se:.5g}), [{low:.5g}, {high:.5g}]"
-        for term, est, se, low, high in rows
+        f"Beside it, {fit.method} ({cov}): {term} {est:.5g} (se {se:.5g}), {fit.confidence_set(str(term))}"
+        for term, est, se in frame.itertuples(index=False)
     ]

@@ -24,6 +24,7 @@ from msmmiv.errors import (
     MissingDataError,
     MomentsFileError,
     WeightsError,
+    count,
     listing,
 )
 from msmmiv.linalg import Array
@@ -339,7 +340,8 @@ def _check_missing(
 ) -> None:
     structural = {c: lost[c] for c in (design.site, design.treatment) if c in lost}
     if structural and missing == "error":
-        which = " and ".join(f"{r:,} rows have no {c!r}" for c, r in structural.items())
+        rows = {c: f"{count(r, 'row')} {'has' if r == 1 else 'have'}" for c, r in structural.items()}
+        which = " and ".join(f"{n} no {c!r}" for c, n in rows.items())
         raise MissingDataError(
             f"{which}: rows that belong to no site or arm cannot be placed. Fill them in, or pass "
             'missing="drop" to leave those rows out.'

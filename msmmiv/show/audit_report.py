@@ -182,8 +182,8 @@ def sensitivity_table(audit: Audit) -> Table:
     --------
     >>> import msmmiv as mm
     >>> table = sensitivity_table(mm.Study(mm.data.star()).audit(draws=199))
-    >>> table.rows[0][2].text[:57]
-    'The coefficient of class_size, -1.19, would be zero under'
+    >>> table.rows[0][2].text[:50]
+    'The coefficient of class_size, -1.19 by UJIVE from'
     """
     rows = [[_capital(CHECK_NAMES[e.check]), f"({f.id})", _reading(e)]
             for f in audit.findings for e in f.evidence if e.check.startswith("sensitivity.")]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from msmmiv.diagnose.heterogeneity import Heterogeneity
@@ -62,9 +64,11 @@ def set_sentence(found: ConfidenceSet | None, name: str) -> str:
     if found.is_whole_line:
         return f"The data do not bound this effect: no value of the effect of {name} is ruled out."
     if not found.is_bounded:
+        low, high = found.hull
+        side = "on either side" if low == -math.inf and high == math.inf else "on one side"
         return (
             f"The data do not bound this effect: the 95% confidence set for {name} is {set_words(found)}. It is no "
-            "interval; it has no end on at least one side."
+            f"interval; it has no end {side}."
         )
     return f"The 95% confidence set for {name} has several pieces: {set_words(found)}."
 

@@ -21,7 +21,7 @@ def notes(parts: Parts, wanted: Wanted) -> Iterator[str]:
         (f for f in fits if f.method == "2sls"), next((f for f in fits if f.method != "ols"), fits[0])
     )
     yield f"Estimand of {method_words(home)}: {one_line(home.estimand)}."
-    yield from _bracket_notes(fits)
+    yield from _bracket_notes(parts)
     site = one_line(design.site)
     yield (
         f"First stages and reduced form regress on {one_line(design.treatment)} in each {site}, with an intercept for "
@@ -45,14 +45,20 @@ def notes(parts: Parts, wanted: Wanted) -> Iterator[str]:
     yield _stars(wanted)
 
 
-def _bracket_notes(fits: tuple[Estimate, ...]) -> Iterator[str]:
-    words = [
-        "In round brackets: standard errors. In square brackets: 95% confidence sets",
-        "from the scores of the sites, valid when instruments are weak" if all(f.interval == "score" for f in fits)
-        else "from estimate and standard error" if all(f.interval == "wald" for f in fits)
-        else "from the scores of the sites where the covariance is by site, else from estimate and standard error",
-    ]  # fmt: skip
-    yield f"{' '.join(words)}; those that are no interval are given in words."
+def _bracket_notes(parts: Parts) -> Iterator[str]:
+    fits = parts.fits
+    scored = [f"({j})" for j, c in enumerate(columns_of(parts), 1) if c.fit and c.fit.interval == "score"]
+    words = "In round brackets: standard errors. In square brackets: 95% confidence sets from "
+    if not scored:
+        words += "estimate and standard error"
+    elif all(f.interval == "score" for f in fits):
+        words += "the scores of the sites, valid when instruments are weak"
+    else:
+        words += (
+            f"the scores of the sites in {listing(scored)}, valid when instruments are weak, and from estimate and "
+            "standard error in the other columns"
+        )
+    yield f"{words}; those that are no interval are given in words."
     for text in dict.fromkeys(f.target for f in fits):
         yield f"Standard errors: {one_line(text)}."
 

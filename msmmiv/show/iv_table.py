@@ -9,12 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from msmmiv.errors import ChoiceError, MsmmivError, check_choice
+from msmmiv.errors import ChoiceError, MomentsInsufficient, MsmmivError, check_choice
+from msmmiv.estimate import Method
 from msmmiv.estimate.site_moments import noise_effects
 from msmmiv.inference.covariance import CovType
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestStatistic
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.comparison import alike, kind_of
 from msmmiv.show.files import write_whole
 from msmmiv.show.formats import (
     Sheet,
@@ -32,7 +34,7 @@ from msmmiv.show.words import one_line
 __all__ = ["IVTable", "iv_table", "study_table"]
 
 #: What stands in the table of a study, in this order.
-ESTIMATORS = ("ols", "2sls", "liml", "ujive")
+ESTIMATORS: tuple[Method, ...] = ("ols", "2sls", "liml", "ujive")
 _NAMES = {"ols": "OLS", "2sls": "2SLS", "liml": "LIML", "ujive": "UJIVE"}
 
 
@@ -79,7 +81,7 @@ class IVTable:
         columns = ("column", "model", "variable", "term", "quantity", "value", "text", "status")
         return pd.DataFrame(list(self.records), columns=columns)
 
-    def to_latex(self, *, label: str = "tab:iv", document: bool = False, unicode: bool = False) -> str:
+    def to_latex(self, *, label: str = "", document: bool = False, unicode: bool = False) -> str:
         """LaTeX with booktabs, threeparttable and dcolumn; see ``msmmiv.show.formats.to_latex``."""
         return to_latex(self.sheet, label=label, document=document, unicode=unicode)
 
@@ -178,7 +180,7 @@ def iv_table(
 def study_table(
     study: Any,
     *,
-    cov_type: CovType = "site",
+    cov_type: CovType | None = None,
     direct_effect: bool = False,
     covariates: bool = False,
     stars: Sequence[float] = (),
@@ -189,9 +191,10 @@ def study_table(
     Parameters
     ----------
     study : Study
-    cov_type : str
-        For all estimators; see `msmmiv.fit`. With "site", confidence sets invert the scores of the sites, which stay
-        valid when instruments are weak; otherwise they are estimate and standard error.
+    cov_type : str, optional
+        For all estimators; see `msmmiv.fit`. By default covariance, correction and kind of confidence set are those
+        that `Study.fit` chooses by rule. With "site", sets invert the scores of the sites, which stay valid when
+        instruments are weak; with another, they are estimate and standard error.
     direct_effect : bool
         Leave a direct effect of treatment free.
     covariates, stars, title
@@ -215,15 +218,21 @@ def study_table(
     >>> table.to_frame().set_index("").loc["class_size"].iloc[[0, 3, 5]].tolist()
     ['-1.039', '-1.114', '-1.183']
     """
-    check_choice(cov_type, CovType, "cov_type")
+    if cov_type is not None:
+        check_choice(cov_type, CovType, "cov_type")
     wanted = Wanted(covariates=covariates, stars=_levels(stars), title=one_line(title))
-    plain = study.fit("2sls", direct_effect=direct_effect)  # says why, when nothing can be computed
+    plain = _plain(study, direct_effect=direct_effect)
     fits: list[Estimate] = []
     missing: list[tuple[str, str]] = []
+    by_rule = study.fit(direct_effect=direct_effect) if cov_type is None else None
     interval = "score" if cov_type == "site" else "wald"
     for name in ESTIMATORS:
         try:
-            fits.append(study.fit(name, cov_type=cov_type, direct_effect=direct_effect, interval=interval))
+            fits.append(
+                study.fit(name, cov_type=cov_type, direct_effect=direct_effect, interval=interval)
+                if by_rule is None
+                else alike(study, name, by_rule, direct_effect=direct_effect)
+            )
         except MsmmivError as error:
             missing.append((_NAMES[name], one_line(error)))
     if not fits:
@@ -241,15 +250,23 @@ def study_table(
     )  # fmt: skip
 
 
+def _plain(study: Any, *, direct_effect: bool) -> Estimate:
+    """2SLS with its own covariance, for first stages; if moments do not hold it, the classical. Else: why not."""
+    try:
+        return study.fit("2sls", direct_effect=direct_effect)  # type: ignore[no-any-return]
+    except MomentsInsufficient:
+        return study.fit("2sls", cov_type="classical", direct_effect=direct_effect)  # type: ignore[no-any-return]
+
+
 def _of_analysis(found: Analysis) -> Parts:
-    """The fits of an analysis that share its direct effect: of every estimator, by site where there is one."""
+    """The fits of an analysis that share its direct effect: of every estimator, as the headline where there is one."""
     free = found.headline.direct_effect
     fits: list[Estimate] = []
     missing: list[tuple[str, str]] = []
     for name in ESTIMATORS:
         same = [f for f in found.fits if f.method == name and f.direct_effect == free]
         if same:
-            fits.append(min(same, key=lambda f: (f.cov_type != "site", f.interval != "score")))
+            fits.append(min(same, key=lambda f: kind_of(f) != kind_of(found.headline)))
             continue
         heads = [s.partition(": ") for s in found.skipped]
         why = [end for head, _, end in heads if head.split()[0] == name and head.endswith("effect") == free]

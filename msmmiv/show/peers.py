@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from msmmiv.show.analysis import Analysis
-from msmmiv.show.reproduce import exogenous_lines, r_name
+from msmmiv.show.reproduce import fit_options, linearmodels_lines, r_name
 
 __all__ = ["PEERS", "other_lines"]
 
 PEERS = (
     "LIML is computed by linearmodels too, and LIML and UJIVE by the R package ManyIV for one mediator, two arms and "
-    "exclusion, without blocks, covariates, weights and clusters; coefficients then agree to rounding. UJIVE with "
-    "several mediators, clusters or a direct effect, the BC estimators, and the confidence sets from site scores "
-    "are in no other program that we know of; our own lines stand here instead."
+    "exclusion, without blocks, covariates, weights and clusters; coefficients then agree to rounding, standard errors "
+    "need not. UJIVE with several mediators, clusters or a direct effect, the BC estimators, and the confidence sets "
+    "from site scores are in no other program that we know of; our own lines stand here instead."
 )
 
 
@@ -23,25 +23,31 @@ def other_lines(analysis: Analysis) -> tuple[tuple[str, str], ...]:
     >>> import msmmiv as mm
     >>> for name, lines in other_lines(mm.Study(mm.data.star()).analysis()):
     ...     print(f"{name}: {lines.splitlines()[-1]}")
-    msmmiv: study.fit("liml", cov_type="site")
-    Python (linearmodels), LIML: print(model.fit(cov_type="unadjusted", debiased=True))
+    msmmiv: study.fit("liml", cov_type="site", interval="score")
+    Python (linearmodels), LIML: print(model.fit(cov_type="clustered", clusters=df['school'], debiased=True))
     """
-    out = [("msmmiv", _own(analysis)), ("Python (linearmodels), LIML", _liml(analysis))]
+    out = [("Python (linearmodels), LIML", linearmodels_lines(analysis, "IVLIML"))]
+    if own := _own(analysis):
+        out.insert(0, ("msmmiv", own))
     return (*out, ("R (ManyIV), LIML and UJIVE", _many(analysis))) if _coincides(analysis) else tuple(out)
 
 
 def _own(analysis: Analysis) -> str:
-    direct = ", direct_effect=True" if analysis.headline.direct_effect else ""
-    return "\n".join(f'study.fit("{name}", cov_type="site"{direct})' for name in ("ujive", "liml"))
-
-
-def _liml(analysis: Analysis) -> str:
-    """`IVLIML` takes what `IV2SLS` takes."""
-    d = analysis.moments.design
-    weights = f", weights=df[{d.weights!r}]" if d.weights else ""
-    lines = [line.replace("IV2SLS", "IVLIML") for line in exogenous_lines(analysis)]
-    lines.append(f"model = IVLIML(df[{d.outcome!r}], exog, df[{list(d.mediators)!r}], Z{weights})")
-    return "\n".join([*lines, 'print(model.fit(cov_type="unadjusted", debiased=True))'])
+    """The fits of this analysis, with their covariances and sets."""
+    free, lines = analysis.headline.direct_effect, []
+    for name in ("ujive", "liml"):
+        found = next((f for f in analysis.fits if f.method == name and f.direct_effect == free), None)
+        if found is not None:
+            lines.append(f"study.fit({', '.join(fit_options(found))})")
+    file = (analysis.stamp or {}).get("study file")
+    if lines and file is not None:  # whose lines for Python run the whole and name no study
+        lines = [
+            "from msmmiv.document import read_study",
+            "",
+            f"study = read_study({file!r}).study()",
+            *lines,
+        ]
+    return "\n".join(lines)
 
 
 def _coincides(analysis: Analysis) -> bool:

@@ -208,6 +208,11 @@ def _remarks(analysis: Analysis) -> list[str]:
     """What to watch when the same model is run elsewhere."""
     design, fit = analysis.moments.design, analysis.two_stage
     out = ["The coefficients agree to rounding; standard errors can differ by small-sample factors."]
+    if fit.small_sample in ("CR2", "CR3"):
+        out.append(
+            f"The errors here are {fit.small_sample}, which these lines do not ask for: they cluster by "
+            f'{one_line(design.site)}, as study.fit("2sls", cov_type="site") does.'
+        )
     flow = analysis.moments.flow
     if flow.incomplete or flow.dropped:
         parts = ["rows without a value in one of the columns"] * bool(flow.incomplete)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 from msmmiv.design import Design
+from msmmiv.inference.results import Estimate
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.show.analysis import Analysis
+from msmmiv.show.comparison import kind_of
 from msmmiv.show.words import one_line
 
 __all__ = [
     "cli_line",
-    "exogenous_lines",
+    "fit_options",
     "fixest_lines",
     "ivreg_lines",
     "linearmodels_lines",
@@ -75,20 +77,30 @@ def python_lines(analysis: Analysis) -> str:
         roles = [f"    {name}={value!r}," for name, value in _given(design).items()]
         drop = ', missing="drop"' if _drops(design, analysis.moments.flow) else ""
         lines += ["design = mm.Design(", *roles, ")", f"study = mm.Study({_file(analysis)!r}, design{drop})"]
-    direct = ["direct_effect=True"] * fit.direct_effect
     if fit.rule:  # the rule chooses the rest
-        options = report = direct
+        options = report = ["direct_effect=True"] * fit.direct_effect
     else:
-        score = [f'interval="{fit.interval}"'] * (fit.interval != "wald")
-        given = [f'cov_type="{fit.cov_type}"', *direct, *score]
-        scores = fit.interval == "score"  # which has a small-sample form of its own
-        small = [f'small_sample="{fit.small_sample}"'] if fit.small_sample and not scores else []
-        options = [_estimator(fit.method), *given, *small]
-        report = [f"estimator={_estimator(fit.method)}", *given, *small]
+        options = fit_options(fit)
+        report = [f"estimator={options[0]}", *options[1:]]
     call = ", ".join(['"report.html"', *report])
     return "\n".join(
         [*lines, f"fit = study.fit({', '.join(options)})", "print(fit)", f"study.report({call})"]
     )
+
+
+def fit_options(fit: Estimate) -> list[str]:
+    """What `Study.fit` is called with to get this fit, the estimator first.
+
+    Examples
+    --------
+    >>> import msmmiv as mm
+    >>> fit_options(mm.Study(mm.data.star()).fit())
+    ['"ujive"', 'cov_type="site"', 'interval="score"']
+    """
+    cov_type, small_sample, interval = kind_of(fit)
+    out = [_estimator(fit.method), f'cov_type="{cov_type}"', *["direct_effect=True"] * fit.direct_effect]
+    out += [f'interval="{interval}"'] if interval != "wald" else []
+    return out + ([f'small_sample="{small_sample}"'] if small_sample else [])
 
 
 def _estimator(method: str) -> str:
@@ -242,8 +254,8 @@ def ivreg_lines(analysis: Analysis) -> str:
     return "\n".join([*lines, shown])
 
 
-def linearmodels_lines(analysis: Analysis) -> str:
-    """The same 2SLS coefficients with linearmodels (Python), from a frame ``df`` of the data.
+def linearmodels_lines(analysis: Analysis, model: Literal["IV2SLS", "IVLIML"] = "IV2SLS") -> str:
+    """The same coefficients with linearmodels (Python), by 2SLS or LIML, from a frame ``df`` of the data.
 
     Examples
     --------
@@ -253,6 +265,7 @@ def linearmodels_lines(analysis: Analysis) -> str:
     import pandas as pd
     from linearmodels.iv import IV2SLS
     <BLANKLINE>
+    # df: the rows of moments as a data frame
     design = mm.Design(outcome='math', treatment='small', mediators=['class_size'], site='school', cluster='class_id')
     df = df.dropna(subset=['math', 'small', 'class_size', 'school', 'class_id'])
     df = df.reset_index(drop=True)
@@ -266,24 +279,32 @@ def linearmodels_lines(analysis: Analysis) -> str:
     clusters = d.site if fit.cov_type == "site" else d.cluster
     kind = {"cluster": f'"clustered", clusters=df[{clusters!r}]', "site": f'"clustered", clusters=df[{clusters!r}]',
             "classical": '"unadjusted"'}.get(fit.cov_type, '"robust"')  # fmt: skip
-    return "\n".join(
-        [*exogenous_lines(analysis),
-         f"model = IV2SLS(df[{d.outcome!r}], exog, df[{list(d.mediators)!r}], Z{weights})",
-         f"print(model.fit(cov_type={kind}, debiased=True))"]
-    )  # fmt: skip
+    return "\n".join([
+        "import msmmiv as mm", "import pandas as pd", f"from linearmodels.iv import {model}", "",
+        *_frame(analysis), *_exogenous(analysis),
+        f"model = {model}(df[{d.outcome!r}], exog, df[{list(d.mediators)!r}], Z{weights})",
+        f"print(model.fit(cov_type={kind}, debiased=True))",
+    ])  # fmt: skip
 
 
-def exogenous_lines(analysis: Analysis) -> list[str]:
+def _frame(analysis: Analysis) -> list[str]:
+    """Python that reads the data into ``df``, or a remark where their file cannot be known from here."""
+    file = analysis.source
+    plain = file.lower().endswith((".csv", ".parquet")) and not set("*?[,") & set(file)
+    if not plain or _study_file(analysis):  # whose tables may say delimiter, decimal mark and encoding
+        return [f"# df: the rows of {one_line(file)} as a data frame"]
+    return [f"df = pd.read_{'csv' if file.lower().endswith('.csv') else 'parquet'}({file!r})"]
+
+
+def _exogenous(analysis: Analysis) -> list[str]:
     """Python that makes the instruments ``Z`` and the exogenous columns ``exog`` from a frame ``df`` of the data."""
     d = analysis.moments.design
     roles = ", ".join(f"{k}={v!r}" for k, v in _given(d).items())
     group = f"df.groupby([{d.site!r}, {d.block!r}]).ngroup()" if d.block else f"df[{d.site!r}]"
     parts = [f"pd.get_dummies({group}, dtype=float)"]
     parts += [f"df[{list(d.covariates)!r}].astype(float)"] if d.covariates else []
-    lines = [
-        "import msmmiv as mm", "import pandas as pd", "from linearmodels.iv import IV2SLS", "",
-        f"design = mm.Design({roles})", *_kept_rows(analysis), "Z = mm.site_by_treatment(df, design).astype(float)",
-    ]  # fmt: skip
+    lines = [f"design = mm.Design({roles})", *_kept_rows(analysis)]
+    lines.append("Z = mm.site_by_treatment(df, design).astype(float)")
     if analysis.headline.direct_effect:
         parts.append("direct")
         columns, spare = _direct_columns(analysis)

@@ -89,7 +89,9 @@ def headline(fit: Estimate) -> Table:
          Cell(f"{df:.4g}", float(df)))
         for r, df in zip(term_rows(fit), fit.df, strict=True)
     ]  # fmt: skip
-    columns = ("Term", "Estimate", "Std. error", "95% confidence set", "t", "p", "df")
+    # The statistic of the scores is not estimate over standard error, and is there where these are not.
+    statistic = "t of the site scores" if fit.interval == "score" else "t"
+    columns = ("Term", "Estimate", "Std. error", "95% confidence set", statistic, "p", "df")
     kind = f" ({fit.small_sample})" if fit.small_sample else ""
     source = "site scores" if fit.interval == "score" else "estimate and standard error"
     caption = f"{fit_label(fit)}: {fit.cov_type} covariance{kind}, sets and p from {source}"
@@ -244,6 +246,7 @@ def sites(effects: SiteEffects) -> Table:
             f"The {SITES_SHOWN} of {len(frame):,} rows with the largest weight; site_effects.csv has them all"
         )
         frame = frame.loc[largest]
+    caption += f". Standard errors: {effects.error_kind}"
     titles = {"site": "Site", "arm": "Arm", "n": "Rows", "weight": "Weight", "itt": effects.outcome}
     titles["itt_se"] = "std. error"
     for m in effects.mediators:

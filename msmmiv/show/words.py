@@ -7,6 +7,7 @@ import unicodedata
 from typing import Any
 
 from msmmiv.design import Design
+from msmmiv.errors import count
 from msmmiv.inference.results import Estimate
 
 __all__ = [
@@ -146,9 +147,9 @@ def method_words(fit: Estimate) -> str:
 
 def unit_words(fit: Estimate) -> str:
     """How much data stands behind a fit."""
-    words = [f"{fit.n_sites:,} sites", f"{fit.nobs:,} rows"]
+    words = [count(fit.n_sites, "site"), count(fit.nobs, "row")]
     if fit.n_clusters and fit.cov_type != "site":
-        words.append(f"{fit.n_clusters:,} clusters")
+        words.append(count(fit.n_clusters, "cluster"))
     return ", ".join(words)
 
 

@@ -134,7 +134,7 @@ def test_a_dose_has_no_share_treated():
 def test_the_weakest_combination_states_its_null_and_both_shares():
     found = next(e for e in pieces(star()) if e.check == "rank.noise_floor_eigenvalues")
     assert found.test.name == "strength 2 or more of the weakest combination"
-    assert "of the bias of least squares" in found.reading
+    assert "of the bias of OLS" in found.reading
     assert "Of the bias that instruments of pure noise would have" in found.reading
     assert found.detectable.startswith("A strength below about 1.")
 

@@ -55,7 +55,7 @@ def test_columns_are_refused_by_their_key(home, old, new, message) -> None:
 
 def test_rows_without_a_site_and_weights_of_zero(home) -> None:
     text = TEXT.replace('site = "site"', 'site = "town"')
-    refused(home, text, r'\[data\] missing: 1 rows have no \'town\': .* pass \[data\] missing = "drop"')
+    refused(home, text, r'\[data\] missing: 1 row has no \'town\': .* pass \[data\] missing = "drop"')
     text = TEXT.replace('covariates = ["female"]', 'weights = "female"\nweight_kind = "analytic"')
     refused(home, text, r"\[design\] weights: Weights 'female' must be positive")
 

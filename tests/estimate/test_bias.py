@@ -140,7 +140,7 @@ def test_page_and_frame():
     ]  # fmt: skip
     assert frame["mediator"].tolist() == ["m0"] * 6 + ["m1"] * 6
     page = str(d)
-    for words in ("average effect over sites", "observed 2SLS", "first-stage F", "taken to be symmetric"):
+    for words in ("average effect over sites", "observed 2SLS", "times their noise", "taken to be symmetric"):
         assert words in page
 
 
@@ -176,7 +176,7 @@ def test_noise_only():
     d = bias_decomposition(weak, between=1e-4 * given["between"], within=given["within"], n_instruments=20)
     assert all(part.status.startswith("denominator not positive") for part in d.parts)
     assert d.f < 1
-    assert "2SLS is near least squares" in d.reading
+    assert "2SLS is about as biased as least squares within arms" in d.reading
 
 
 def test_mediator_that_does_not_vary_inside_arms():

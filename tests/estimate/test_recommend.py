@@ -104,7 +104,9 @@ def test_strength_and_number_of_sites_decide(p, sites, clusters, z, expected) ->
     assert (chosen.estimator, chosen.cov_type) == ("ujive", "site")
     assert (chosen.small_sample, chosen.interval) == expected[:2]
     assert expected[2] in chosen.text
-    assert chosen.text.startswith(f"{sites} sites, smallest effective F 4.2, strength {z:.3g}")
+    assert chosen.text.startswith(
+        f"{sites} sites, smallest effective F 4.2 (each site's own noise), strength {z:.3g}"
+    )
 
 
 def test_what_the_rule_says_about_its_simulations_is_in_the_table() -> None:
@@ -135,9 +137,18 @@ def test_the_rules_fit_is_the_fit_it_names(case, direct) -> None:
     assert f"Chosen by rule: {chosen.text}" in fit.summary
     (beside,) = fit.beside
     pd.testing.assert_frame_equal(
-        beside.tidy(), study.fit("2sls", cov_type="site", direct_effect=direct).tidy()
+        beside.tidy(),
+        study.fit(
+            "2sls",
+            cov_type="site",
+            small_sample=chosen.small_sample,
+            interval=chosen.interval,
+            direct_effect=direct,
+        ).tidy(),
     )
-    assert "Beside it, 2sls (site CR1P)" in fit.summary
+    head = f"Beside it, 2sls (site {fit.small_sample}): {beside.terms[0]} "
+    (line,) = [x for x in fit.summary.splitlines() if x.startswith(head)]
+    assert line.endswith(str(beside.confidence_set(beside.terms[0])))
     assert fit.to_dict()["rule"] == chosen.text
 
 

@@ -37,6 +37,11 @@ def table(study):
     return study_table(study)
 
 
+@pytest.fixture(scope="module")
+def by_site(study):
+    return study_table(study, cov_type="site")
+
+
 def cell(table, row, model, *, below=0):
     """The text in a row (the lines below a term are its error and its set) and the column of a model."""
     frame = table.to_frame()
@@ -55,8 +60,12 @@ def test_columns_stand_in_the_order_referees_know(table):
 @pytest.mark.parametrize(
     ("name", "model"), [("ols", "OLS"), ("2sls", "2SLS"), ("liml", "LIML"), ("ujive", "UJIVE")]
 )
-def test_coefficients_errors_and_sets_are_those_of_the_fits(study, table, name, model):
-    fit = study.fit(name, cov_type="site", interval="score")
+@pytest.mark.parametrize("rule", [True, False])
+def test_coefficients_errors_and_sets_are_those_of_the_fits(study, table, by_site, name, model, rule):
+    chosen = study.fit()
+    assert (chosen.method, chosen.small_sample, chosen.interval) == ("ujive", "CR3", "wald")
+    options = {"small_sample": "CR3"} if rule else {"interval": "score"}
+    fit, table = study.fit(name, cov_type="site", **options), table if rule else by_site
     for term in ("m1", "m2"):
         assert cell(table, term, model) == number(fit.params[term])
         assert cell(table, term, model, below=1) == f"({number(fit.std_errors[term])})"
@@ -66,7 +75,22 @@ def test_coefficients_errors_and_sets_are_those_of_the_fits(study, table, name, 
         assert cell(table, term, model, below=2) == f"[{text}]"
     assert cell(table, "Rows", model) == f"{fit.nobs:,}"
     assert cell(table, "Sites", model) == "9"
-    assert cell(table, "Covariance", model) == "site CR1P"
+    assert cell(table, "Covariance", model) == ("site CR3" if rule else "site CR1P")
+
+
+def test_an_analysis_and_its_study_make_the_same_table(study):
+    """And the headline is in it: one number has one set on every page."""
+    one, two = study.table().tidy(), iv_table(study.analysis(audit=study.audit(draws=199))).tidy()
+    pd.testing.assert_frame_equal(one, two)
+    kept = one[(one["model"] == "UJIVE") & (one["quantity"] == "set")]["text"].tolist()
+    sets = study.fit().conf_int().loc[["m1", "m2"]].to_numpy()
+    assert kept[:2] == [f"{number(low)} to {number(high)}" for low, high in sets]
+
+
+def test_sets_of_two_kinds_are_told_apart_by_column(study):
+    found = iv_table([study.fit("2sls"), study.fit("ujive", interval="score")])
+    assert "from the scores of the sites in (5), valid" in " ".join(found.notes)
+    assert found.to_frame().columns[5].startswith("(5) UJIVE")
 
 
 def test_regressions_on_the_instruments_show_what_a_table_can(study, table):
@@ -106,7 +130,7 @@ def test_diagnostics_are_those_of_rank_heterogeneity_and_weak_iv(study, table):
 
 def test_tidy_has_the_numbers_at_full_precision(study, table):
     frame = table.tidy()
-    fit = study.fit("ujive", cov_type="site", interval="score")
+    fit = study.fit()
     got = frame[(frame["model"] == "UJIVE") & (frame["term"] == "m1")].set_index("quantity")["value"]
     assert got["estimate"] == fit.params["m1"]
     assert got["std_error"] == fit.std_errors["m1"]
@@ -116,8 +140,9 @@ def test_tidy_has_the_numbers_at_full_precision(study, table):
     assert frame.loc[frame["quantity"] == "Hansen J", "value"].item() == study.heterogeneity().q.stat
 
 
-def test_notes_say_what_the_numbers_are(study, table):
-    text = " ".join(table.notes)
+def test_notes_say_what_the_numbers_are(study, table, by_site):
+    assert "95% confidence sets from estimate and standard error;" in " ".join(table.notes)
+    text, table = " ".join(by_site.notes), by_site
     for words in ("Estimand of 2SLS: the effect of one unit more", "In round brackets: standard errors",
                   "from the scores of the sites, valid when instruments are weak", "one coefficient per instrument",
                   "cannot tell a failed exclusion from effects that differ", "Adjusted for x (not shown)",
@@ -285,6 +310,6 @@ def test_the_footer_counts_clusters_and_what_was_dropped():
 
 def test_an_analysis_says_why_an_estimator_is_missing():
     found = iv_table(mm.Study(trial(["a", "b"], n=40), design("m1")).analysis())
-    (why,) = [n for n in found.notes if n.startswith("LIML: not computed")]
+    (why,) = [n for n in found.notes if n.startswith("UJIVE: not computed")]
     assert "site-clustered" in why
     assert "not part of this analysis" not in " ".join(found.notes)

@@ -7,8 +7,9 @@ import inspect
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import PathCollection, PolyCollection
 
 import msmmiv as mm
 from msmmiv.diagnose.site_weights import site_weights
@@ -167,7 +168,7 @@ def test_parts_sum_to_the_coefficient_and_influence_is_the_refit(study, estimato
 
 
 def test_two_stage_shares_are_never_negative(several):
-    data = several.weights().data
+    data = several.weights("2sls").data
     assert (data["share"] >= 0).all()
     assert data.groupby("mediator")["share"].sum().to_numpy() == pytest.approx(np.ones(3), abs=1e-12)
 
@@ -221,7 +222,8 @@ def test_leave_one_out_draws_the_refits(plot, study):
     assert points.get_ydata() == pytest.approx(np.sort(study.leave_one_out("2sls")["m1"].to_numpy()))
     # With a covariate the refit also moves its slope, which stays here.
     assert points.get_ydata()[0] == pytest.approx(alone.fit("2sls").params["m1"], abs=0.02)
-    fit = study.fit("2sls", cov_type="site")
+    fit = study.fit("2sls", cov_type="site", small_sample="CR2")  # as the rule has it
+    assert study.fit().small_sample == "CR2"
     (line,) = [d for d in axes.get_lines() if d.get_linewidth() == 1.4]
     assert line.get_ydata() == pytest.approx([fit.params["m1"]] * 2)
     band = next(p for p in axes.patches if p.get_height() != 0)
@@ -256,6 +258,21 @@ def test_ellipses_are_one_standard_error(plot):
     assert "ellipse of one standard error" in picture.caption
 
 
+def test_areas_are_proportional_to_the_weights():
+    rows = trial(range(6), n=20)
+    rows = pd.concat(
+        [rows, rows[rows["s"] == 0], rows[rows["s"] <= 1], rows[rows["s"] == 0]], ignore_index=True
+    )
+    picture = StudyPlots(mm.Study(rows, design("m1"))).scatter()
+    area = np.concatenate(
+        [c.get_sizes() for c in picture.axes[0].collections if isinstance(c, PathCollection)]
+    )
+    weight = picture.data["weight"].to_numpy()
+    assert sorted(area) == pytest.approx(sorted(90.0 * weight / weight.max()))
+    assert max(area) / min(area) == pytest.approx(4.0)
+    assert "its area is proportional to its weight before compliance, n p (1 - p)" in picture.caption
+
+
 def test_many_sites_have_the_ellipses_of_the_heaviest():
     study = mm.Study(trial(range(120), n=4), design("m1"))
     picture = StudyPlots(study).scatter()
@@ -283,7 +300,7 @@ def test_thousands_of_rows_are_drawn_as_quantiles(study):
 
 
 def test_partial_panels_hold_the_slopes(several):
-    picture = several.scatter()
+    picture = several.scatter(estimator="2sls")
     fit = several.study.fit("2sls", cov_type="site")
     for name, data in picture.data.groupby("mediator"):
         slope = data.x_weighted @ data.y_weighted / (data.x_weighted @ data.x_weighted)

@@ -39,6 +39,18 @@ def test_savefig_refuses_by_name(plot, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_save_makes_its_folder_and_knows_a_file_from_a_folder(plot, tmp_path: Path):
+    picture = plot.forest()
+    png, svg = picture.save(tmp_path / "deep" / "figures")
+    assert (png.name, svg.name) == ("forest.png", "forest.svg")
+    assert svg.stat().st_size > 0
+    with pytest.raises(ChoiceError, match=r"one file: savefig\('forest.png'\)"):
+        picture.save("forest.png")
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(OutputError, match="could not be made"):
+        picture.save(tmp_path / "taken" / "below")
+
+
 def test_notebooks_show_figure_and_caption(plot):
     one, two = plot.forest(), plot.at("column").leave_one_out("2sls")
     html = one._repr_html_()

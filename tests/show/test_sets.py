@@ -170,7 +170,30 @@ def test_other_programs_only_where_the_algebra_is_the_same(one, two):
 def test_linearmodels_liml_gives_our_coefficients():
     rows = trial(range(7))
     study = mm.Study(rows, design("m1", "m2"))
-    code, found = dict(peers.other_lines(study.analysis()))["Python (linearmodels), LIML"], {}
+    analysis = study.analysis(audit=study.audit(draws=199))
+    lines, found = dict(peers.other_lines(analysis)), {}
+    code = lines["Python (linearmodels), LIML"]
     exec(code.replace("print(", "result = (", 1), {"df": rows}, found)  # noqa: S102 - our own lines
-    ours = study.fit("liml").params
-    assert found["result"].params[ours.index].to_numpy() == pytest.approx(ours.to_numpy(), rel=1e-6)
+    ours = study.fit("liml", cov_type="site")
+    names = list(ours.terms)
+    assert found["result"].params[names].to_numpy() == pytest.approx(ours.coefficients, rel=1e-6)
+    # Clustered by site as ours, by a formula that differs in what it does to the fitted mediators.
+    assert found["result"].std_errors[names].to_numpy() == pytest.approx(ours.std_errors.to_numpy(), rel=0.12)
+    assert "clusters=df['s']" in code
+
+
+@pytest.mark.parametrize("sites", [7, 82])
+def test_our_own_lines_give_the_fits_that_are_shown(sites):
+    study = mm.Study(trial(range(sites)), design("m1"))
+    analysis = study.analysis(audit=study.audit(draws=199))
+    lines = dict(peers.other_lines(analysis))["msmmiv"].splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        fit = eval(line, {"study": study})  # noqa: S307 - our own line
+        assert any(fit.tidy().equals(shown.tidy()) for shown in analysis.fits)
+    assert fit.small_sample == ("CR2" if sites == 7 else "CR1P")
+    stamped = dataclasses.replace(analysis, stamp={"study file": "my study.toml"})
+    assert (
+        dict(peers.other_lines(stamped))["msmmiv"].splitlines()[2]
+        == "study = read_study('my study.toml').study()"
+    )

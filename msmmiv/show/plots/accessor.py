@@ -7,19 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
 
-import pandas as pd
-
 from msmmiv.audit.dag import CausalDAG
 from msmmiv.audit.result import Audit
+from msmmiv.diagnose.influence import leave_one_out
 from msmmiv.diagnose.rank import RankReport
 from msmmiv.errors import DataError, check_choice, listing
 from msmmiv.estimate import Estimator, Method
 from msmmiv.estimate.between.decomposition import Decomposition
-from msmmiv.inference.covariance import CovType
-from msmmiv.inference.results import Estimate
+from msmmiv.inference.covariance import CovType, SmallSample
+from msmmiv.inference.results import Estimate, Interval
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.effects import SiteEffects
-from msmmiv.show.comparison import compared
+from msmmiv.show.comparison import compared, named_or_by_rule
 from msmmiv.show.plots import audit_figures
 from msmmiv.show.plots.compliance_map import compliance_map
 from msmmiv.show.plots.compliance_scatter import compliance_scatter
@@ -59,12 +58,8 @@ class Drawn(Protocol):
 
     def fit(
         self, estimator: Method | Estimator | None = None, *, cov_type: CovType | None = None,
-        direct_effect: bool = False,
+        direct_effect: bool = False, small_sample: SmallSample | None = None, interval: Interval = "wald",
     ) -> Estimate: ...  # fmt: skip
-
-    def leave_one_out(
-        self, estimator: Method | Estimator = "ujive", *, direct_effect: bool = False
-    ) -> pd.DataFrame: ...
 
     def rank(self, *, direct_effect: bool = False, draws: int = 999, seed: int = 0) -> RankReport: ...
 
@@ -151,14 +146,19 @@ class StudyPlots:
             return estimates(fits, skipped=skipped)
 
     def scatter(
-        self, mediator: str | None = None, *, estimator: Method | Estimator = "2sls", direct_effect: bool = False
-    ) -> Picture:  # fmt: skip
+        self,
+        mediator: str | None = None,
+        *,
+        estimator: Method | Estimator | None = None,
+        direct_effect: bool = False,
+    ) -> Picture:
         """Effects on the outcome against those on the mediator, site by site, with the line of an estimator.
 
-        With several mediators these are partial plots: of all of them, or of the one that is named.
+        By default the one that the rule chooses. With several mediators these are partial plots: of all of them, or of
+        the one that is named.
         """
         effects = self.study.effects
-        fit = self.study.fit(estimator, cov_type="site", direct_effect=direct_effect)
+        fit = named_or_by_rule(self.study, estimator, direct_effect=direct_effect)
         names = effects.mediators
         if mediator is not None and mediator not in names:
             raise DataError(f"mediator={mediator!r} must be one of {listing(names, quote=True)}.")
@@ -175,21 +175,27 @@ class StudyPlots:
             return forest(self.study.effects)
 
     def leave_one_out(
-        self, estimator: Method | Estimator = "ujive", *, direct_effect: bool = False
+        self, estimator: Method | Estimator | None = None, *, direct_effect: bool = False
     ) -> Picture:
-        """The coefficients without each site in turn, before the confidence set of all sites."""
-        fit = self.study.fit(estimator, cov_type="site", direct_effect=direct_effect)
+        """The coefficients without each site in turn, before the confidence set of all sites.
+
+        Of the estimator that the rule chooses, or of the one that is named.
+        """
+        fit = named_or_by_rule(self.study, estimator, direct_effect=direct_effect)
         if fit.status:
             raise DataError(
                 f"There is no estimate to leave sites out of ({why(fit)}); name another estimator, such as '2sls'."
             )
-        without = self.study.leave_one_out(estimator, direct_effect=direct_effect)
+        without = leave_one_out(fit, self.study.moments.sites)
         with at_width(self.width):
             return leave_one_out_plot(fit, without)
 
-    def weights(self, estimator: Method | Estimator = "2sls", *, direct_effect: bool = False) -> Picture:
-        """Which sites speak: the share of each in every coefficient, and what leaving it out does."""
-        fit = self.study.fit(estimator, cov_type="site", direct_effect=direct_effect)
+    def weights(self, estimator: Method | Estimator | None = None, *, direct_effect: bool = False) -> Picture:
+        """Which sites speak: the share of each in every coefficient, and what leaving it out does.
+
+        Of the estimator that the rule chooses, or of the one that is named.
+        """
+        fit = named_or_by_rule(self.study, estimator, direct_effect=direct_effect)
         with at_width(self.width):
             return weights(fit, self.study.moments.sites)
 

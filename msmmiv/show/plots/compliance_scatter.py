@@ -17,7 +17,7 @@ from msmmiv.show.plots.compliance_map import common_compliance
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
 from msmmiv.show.plots.rank import direction_words
 from msmmiv.show.plots.scatter import ARMS, MANY
-from msmmiv.show.plots.sheet import above, sheet
+from msmmiv.show.plots.sheet import above, dot_areas, sheet
 from msmmiv.show.words import number, short
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _points(axes: Axes, frame: pd.DataFrame, c: Compliances) -> None:
     axes.axhline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
     axes.axvline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
     strong = _with_ellipse(frame)
-    area = (10.0 + 80.0 * frame["weight"] / frame["weight"].max()) / (12.0 if many else 2.0)
+    area = dot_areas(frame["weight"].to_numpy(dtype=float), many=many) / (1.0 if many else 2.0)
     for i, arm in enumerate(c.contrasts):
         ink, marker = ARMS[i % len(ARMS)]
         mine = (frame["arm"] == arm).to_numpy() if "arm" in frame else np.ones(len(frame), dtype=bool)
@@ -300,7 +300,10 @@ def _caption(report: RankReport, pair: _Pair, frame: pd.DataFrame) -> str:
             f"{'the same everywhere' if c.direct_effect else 'zero'}: sites on it are moved in proportion and do not "
             f"tell {one} from {two}; only distance from the line does. "
         )
-    return text + "Areas are proportional to the weight in 2SLS."
+    return (
+        text
+        + "Areas are proportional to the weight of a site, compliance left aside (the smallest are enlarged)."
+    )
 
 
 def _alt(report: RankReport, pair: _Pair, frame: pd.DataFrame) -> str:

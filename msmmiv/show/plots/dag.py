@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msmmiv.audit.dag import CausalDAG
+from msmmiv.audit.dag_graph import site_words
 from msmmiv.errors import listing
 from msmmiv.show.plots.dag_layout import FONT, Arrow, Box, Layout, Mark, lay_out
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
@@ -84,7 +85,7 @@ def _frame(axes: Axes, low: tuple[float, float], high: tuple[float, float], site
             edgecolor=INK["bar"], facecolor="#F7F8F9", zorder=0,
         )
     )  # fmt: skip
-    words = f"inside each {_site(label(site, 22))}, own intercepts"
+    words = f"inside each {site_words(label(site, 22))}, own intercepts"
     axes.text(
         (low[0] + high[0]) / 2,
         low[1] + 0.13,
@@ -141,16 +142,11 @@ def _tags(axes: Axes, layout: Layout, breaking: dict[Mark, str], scale: float) -
             )  # fmt: skip
 
 
-def _site(name: str) -> str:
-    """The word "site" with the column's own name, which may be anything, unless that says the same."""
-    return "site" if name.strip().casefold() in ("site", "sites") else f"site ({name})"
-
-
 def _caption(dag: CausalDAG, breaking: dict[Mark, str]) -> str:
     names = listing(map(one_line, dag.mediators))
     words = [f"Causal graph: {one_line(dag.treatment)}, by way of {names}, to {one_line(dag.outcome)}."]
     if dag.site is not None:
-        site = _site(one_line(dag.site))
+        site = site_words(one_line(dag.site))
         words.append(
             f"The frame is one {site}: what a site does to those inside is absorbed by its intercept."
         )

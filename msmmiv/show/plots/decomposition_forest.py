@@ -131,6 +131,8 @@ def _panel(axes: Axes, values: Array, low: Array, high: Array) -> bool:
                           clip_on=False)  # fmt: skip
     axes.axhline(0.5 * _gap(rows), color=INK["axis"], linewidth=0.6, zorder=1)
     axes.set_xlim(left, right)
+    if not np.isfinite(np.concatenate([values, low, high])).any():
+        axes.set_xticks([])  # there is nothing that would give the axis a scale
     axes.set_ylim(-0.5 * _gap(rows) - 0.1, rows + _gap(rows) - 0.3)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#E6E8EB", linewidth=0.6, zorder=0)

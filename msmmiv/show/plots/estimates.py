@@ -85,8 +85,9 @@ def estimates(fits: Sequence[Estimate], *, skipped: Sequence[str] = ()) -> Pictu
             axes.set_visible(False)
         panels[0].set_yticks(range(len(fits))[::-1], names)
         finished(figure)
+    head = "the first row is the headline" if fits[0].status else "the diamond is the headline"
     caption = (
-        f"Coefficients with 95% confidence sets; the diamond is the headline. Outcome: "
+        f"Coefficients with 95% confidence sets; {head}. Outcome: "
         f"{one_line(fits[0].design.outcome)}. The panels have scales of their own."
     )
     if frame["shape"].isin(["ray", "two rays", "whole line", "union"]).any():

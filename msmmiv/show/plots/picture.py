@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from msmmiv.errors import ChoiceError, whole_number
+from msmmiv.errors import ChoiceError, OutputError, whole_number
 from msmmiv.show.files import write_whole
 from msmmiv.show.plots.sheet import finished
 from msmmiv.show.words import printable, short
@@ -127,11 +127,28 @@ class Picture:
         return list(self.figure.axes)
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write ``<name>.png`` (200 dpi) and ``<name>.svg`` into a folder that exists."""
-        png, svg = (Path(folder) / f"{self.name}{ending}" for ending in (".png", ".svg"))
-        with drawing():
-            self.figure.savefig(png, format="png", dpi=200)
-        svg.write_bytes(self._bytes(".svg", 200))
+        """Write ``<name>.png`` (200 dpi) and ``<name>.svg`` into a folder, which is made if it is not there.
+
+        Raises
+        ------
+        ChoiceError
+            The path ends like a picture: `savefig` writes one file.
+        OutputError
+            The folder cannot be made or written to.
+        """
+        room = Path(folder)
+        if room.suffix.lower() in ENDINGS and not room.is_dir():
+            raise ChoiceError(
+                f"save() writes {self.name}.png and {self.name}.svg into a folder; "
+                f"for one file: savefig({str(folder)!r})."
+            )
+        try:
+            room.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"The folder {str(folder)!r} could not be made: {error.strerror}.") from error
+        png, svg = (
+            write_whole(room / f"{self.name}{end}", self._bytes(end, 200)) for end in (".png", ".svg")
+        )
         return png, svg
 
     def savefig(self, path: str | Path, *, dpi: int = 300) -> Path:

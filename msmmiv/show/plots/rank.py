@@ -83,7 +83,7 @@ def rank_spectrum(report: RankReport) -> Picture | None:
         _strengths(left, frame)
         _shares(right, frame)
         left.set_yticks(range(len(names))[::-1], names)
-        left.set_ylim(-0.6, len(names) - 0.4)
+        left.set_ylim(-0.6, len(names) - (0.25 if narrow() else 0.4))
         _legend(figure, frame)
         return Picture("rank_spectrum", finished(figure), frame, _caption(report, found), _alt(found))
 
@@ -102,8 +102,19 @@ def _strengths(axes: Axes, frame: pd.DataFrame) -> None:
         if some.any():
             axes.plot(shown[some], place[some], zorder=4, clip_on=False, **_marker(hollow=open_))
     for x, y, s, p in zip(np.maximum(shown, high), place, strength, frame["p_value"], strict=True):
-        axes.annotate(f"{number(s, 3)}, {p_words(p)}", (x, y), (8, 0), textcoords="offset points", fontsize=7.5,
-                      va="center", color=INK["axis"], zorder=5)  # fmt: skip
+        said: dict[str, Any] = {
+            "textcoords": "offset points",
+            "fontsize": 7.5,
+            "color": INK["axis"],
+            "zorder": 5,
+        }
+        words = f"{number(s, 3)}, {p_words(p)}"
+        if narrow():  # a column has no room beside the bars, but above them
+            axes.annotate(
+                words, (right, y + 0.25), (0, 1.5), ha="right", va="bottom", annotation_clip=False, **said
+            )
+        else:
+            axes.annotate(words, (x, y), (8, 0), va="center", **said)
     axes.set_xlabel("Strength (1 is what noise gives)")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#E6E8EB", linewidth=0.6, zorder=0)
@@ -184,7 +195,7 @@ def _caption(report: RankReport, found: Spectrum) -> str:
         f"{what}{free} Estimated compliances are never exactly zero or exactly proportional, so that noise alone gives "
         f"a strength of about 1; the grey bars end where noise alone stays 95% of the time ({found.draws:,} draws, "
         f"{report.noise} variances), the lines in them are its mean. Bars to the right: share of the bias of "
-        f"least squares that 2SLS keeps (of that with instruments of pure noise, where only site effects are known)."
+        f"OLS that 2SLS keeps (of that with instruments of pure noise, where only site effects are known)."
     )
 
 

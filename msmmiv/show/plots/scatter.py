@@ -13,7 +13,7 @@ from msmmiv.inference.results import Estimate
 from msmmiv.linalg import Array
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.show.plots.picture import INK, Picture, drawing, finished, label
-from msmmiv.show.plots.sheet import above, across, sheet
+from msmmiv.show.plots.sheet import above, across, dot_areas, sheet
 from msmmiv.show.words import fit_label, number, one_line
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def site_scatter(effects: SiteEffects, fit: Estimate) -> Picture:
     direct = " through the direct effect" if fit.direct_effect else " through the origin"
     caption = (
         f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on {one_line(name)}, "
-        f"{_error_words(frame, effects.error_kind)}; areas are proportional to the "
-        f"weight in 2SLS. The line{direct} is {fit_label(fit)}: slope {number(slope)}. {_adjusted(fit)}"
+        f"{_error_words(frame, effects.error_kind)}; {_areas(effects)}. "
+        f"The line{direct} is {fit_label(fit)}: slope {number(slope)}. {_adjusted(fit)}"
     )
     alt = (
         f"Scatter plot of {len(frame)} sites: effect on {one_line(outcome)} against effect on {one_line(name)}; the "
@@ -151,7 +151,7 @@ def partial_panels(effects: SiteEffects, fit: Estimate) -> Picture:
     caption = (
         f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on each mediator, "
         f"both net of {others} (residuals of the weighted regression over sites), "
-        f"{_error_words(frames[0], 'that regression held fixed')}; areas are proportional to the weight in 2SLS. The "
+        f"{_error_words(frames[0], 'that regression held fixed')}; {_areas(effects)}. The "
         f"lines are {fit_label(fit)}: slope {slopes}. {_adjusted(fit)}"
     )
     alt = (
@@ -183,8 +183,8 @@ def _partial(effects: SiteEffects, fit: Estimate, j: int) -> Picture:
     caption = (
         f"Each point is a {_unit(effects)}: its effect on {one_line(outcome)} against its effect on {one_line(name)}, "
         f"both {net} (residuals of the weighted regression over sites), "
-        f"{_error_words(frame, 'that regression held fixed')}; areas are proportional to the weight in "
-        f"2SLS. The line is {fit_label(fit)}: slope "
+        f"{_error_words(frame, 'that regression held fixed')}; {_areas(effects)}. "
+        f"The line is {fit_label(fit)}: slope "
         f"{number(slope)}. {_adjusted(fit)}"
     )
     alt = (
@@ -257,6 +257,13 @@ def _direct(effects: SiteEffects, fit: Estimate) -> Array:
     return fit.coefficients[start : start + len(effects.contrasts)]
 
 
+def _areas(effects: SiteEffects) -> str:
+    """What the areas of points are, in words."""
+    table = effects.cov_type == "published"
+    what = "one over its squared standard error" if table else "its weight before compliance, n p (1 - p)"
+    return f"its area is proportional to {what} (the smallest are enlarged)"
+
+
 def _figure() -> tuple[Any, Axes]:
     figure = sheet(5.6, 4.0)
     return figure, figure.add_subplot()
@@ -265,9 +272,7 @@ def _figure() -> tuple[Any, Axes]:
 def _draw(axes: Axes, frame: pd.DataFrame, effects: SiteEffects, slope: float, intercepts: Array) -> None:
     many = len(frame) > MANY
     arms = effects.contrasts if "arm" in frame else ("",)
-    area = 10.0 + 80.0 * frame["weight"] / frame["weight"].max()
-    if many:
-        area = area / 12.0
+    area = dot_areas(frame["weight"].to_numpy(dtype=float), many=many)
     axes.axhline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
     axes.axvline(0.0, color=INK["zero"], linewidth=0.8, zorder=1)
     around = _ellipses(axes, frame, arms)
@@ -283,13 +288,8 @@ def _draw(axes: Axes, frame: pd.DataFrame, effects: SiteEffects, slope: float, i
         )  # fmt: skip
         open_ = mine & ~known
         axes.scatter(
-            frame["x"][open_],
-            frame["y"][open_],
-            area[open_],
-            facecolors="white",
-            edgecolors=INK[ink],
-            **style,
-        )
+            frame["x"][open_], frame["y"][open_], area[open_], facecolors="white", edgecolors=INK[ink], **style
+        )  # fmt: skip
         if np.isfinite(slope) and (i == 0 or intercepts.any()):
             own = INK[ink] if len(arms) > 1 and intercepts.any() else INK["line"]
             axes.plot(span, intercepts[i] + slope * span, color=own, linewidth=1.8, zorder=4)

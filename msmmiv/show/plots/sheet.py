@@ -10,7 +10,10 @@ from contextvars import ContextVar
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import numpy as np
+
 from msmmiv.errors import check_choice
+from msmmiv.linalg import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +21,18 @@ if TYPE_CHECKING:
     from matplotlib.legend import Legend
     from matplotlib.text import Text
 
-__all__ = ["INCHES", "SMALLEST", "Width", "above", "across", "at_width", "finished", "narrow", "sheet"]
+__all__ = [
+    "INCHES",
+    "SMALLEST",
+    "Width",
+    "above",
+    "across",
+    "at_width",
+    "dot_areas",
+    "finished",
+    "narrow",
+    "sheet",
+]
 
 Width: TypeAlias = Literal["column", "page"]
 
@@ -89,6 +103,18 @@ def _legend(axes: Axes, handles: list[Any], words: list[str], ncols: int, side: 
     )  # fmt: skip
     made.set_gid(f"columns-{ncols}-{side}")
     return made
+
+
+def dot_areas(weight: Array, *, many: bool) -> Array:
+    """Areas in square points, proportional to weights; the smallest stay large enough to be seen.
+
+    Examples
+    --------
+    >>> dot_areas(np.array([4.0, 1.0, 0.01]), many=False).tolist()
+    [90.0, 22.5, 6.0]
+    """
+    area: Array = np.maximum(90.0 * weight / np.nanmax(weight), 6.0)
+    return area / 12.0 if many else area
 
 
 def finished(figure: Figure) -> Figure:

@@ -26,6 +26,8 @@ __all__ = ["effective_sites", "weights"]
 
 #: Sites up to which every one has its row; above, the largest.
 ROWS = 30
+#: Inches of a page that a figure may take.
+HEIGHT = 9.0
 
 
 def weights(fit: Estimate, sites: Sequence[Label]) -> Picture:
@@ -70,8 +72,10 @@ def weights(fit: Estimate, sites: Sequence[Label]) -> Picture:
     (79, 30, 1.0)
     """
     names = fit.design.mediators
-    frames = [_ordered(site_weights(fit, sites, m), m) for m in names]
-    rows = min(len(sites), ROWS) + (len(sites) > ROWS)
+    # Several mediators share a page's height.
+    most = min(ROWS, max(5, int((HEIGHT / len(names) - 1.0) / 0.155) - 1))
+    frames = [_ordered(site_weights(fit, sites, m), m, most) for m in names]
+    rows = min(len(sites), most) + (len(sites) > most)
     with drawing():
         figure = sheet(7.0 if len(names) > 1 else 5.8, len(names) * (1.0 + 0.155 * max(rows, 4)))
         panels: Any = figure.subplots(len(names), 2, squeeze=False, sharey="row", width_ratios=(1.25, 1))
@@ -83,12 +87,12 @@ def weights(fit: Estimate, sites: Sequence[Label]) -> Picture:
     return Picture("weights", figure, data, _caption(fit, frames), _alt(fit, frames))
 
 
-def _ordered(frame: pd.DataFrame, mediator: str) -> pd.DataFrame:
+def _ordered(frame: pd.DataFrame, mediator: str, most: int) -> pd.DataFrame:
     order = np.argsort(-frame["share"].to_numpy(), kind="stable")
     out = frame.iloc[order].reset_index(drop=True)
     out.insert(0, "mediator", mediator)
     place = np.arange(len(out))
-    return out.assign(rank=1 + place, shown=place < ROWS)
+    return out.assign(rank=1 + place, shown=place < most)
 
 
 def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, Array, bool]:
@@ -189,8 +193,9 @@ def _caption(fit: Estimate, frames: list[pd.DataFrame]) -> str:
         *(f"Effect of {_told(f)}." for f in frames),
     ]
     if not frames[0]["shown"].all():
+        most = int(frames[0]["shown"].sum())
         said.append(
-            f"The {ROWS} largest of {len(frames[0]):,} sites have rows; the last row holds all others, hatched to the "
+            f"The {most} largest of {len(frames[0]):,} sites have rows; the last row holds all others, hatched to the "
             "largest share among them."
         )
     if negative := sum(int((f["share"] < 0).sum()) for f in frames):
