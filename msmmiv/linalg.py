@@ -7,6 +7,7 @@ exactly equivariant to the units of the columns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "gram_solve",
     "group_sum",
     "group_sum_along",
+    "root",
     "schur",
 ]
 
@@ -191,3 +193,24 @@ def schur(gram: Array, keep: list[int], out: list[int]) -> Array:
         return top
     cross = gram[np.ix_(out, keep)]
     return top - cross.T @ gram_solve(gram[np.ix_(out, out)], cross)
+
+
+def root(
+    function: Callable[[float], float],
+    low: float,
+    high: float,
+    *,
+    xtol: float = 2e-12,
+    rtol: float = 8.9e-16,
+    maxiter: int = 100,
+) -> float:
+    """Where a continuous function with two signs at the ends crosses zero, by Brent's method.
+
+    Examples
+    --------
+    >>> round(root(lambda x: x**2 - 2.0, 0.0, 2.0), 12)
+    1.414213562373
+    """
+    from scipy.optimize import brentq
+
+    return float(brentq(function, low, high, xtol=xtol, rtol=rtol, maxiter=maxiter))

@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from msmmiv.errors import ChoiceError, check_choice
-from msmmiv.linalg import Array, Codes, frozen, gram_pinv, group_sum
+from msmmiv.linalg import Array, Codes, frozen, gram_pinv, group_sum, root
 from msmmiv.moments.cells import Moments
 
 __all__ = [
@@ -309,7 +309,6 @@ def noncentrality(df: int, df_denom: float, *, size: float = 0.05, power: float 
     >>> round(noncentrality(1, 1e6) ** 0.5, 2)
     2.8
     """
-    from scipy.optimize import brentq
     from scipy.special import fdtri, ncfdtr
 
     df_denom = min(df_denom, 1e6)
@@ -321,4 +320,4 @@ def noncentrality(df: int, df_denom: float, *, size: float = 0.05, power: float 
     upper = 8.0
     while gap(upper) < 0:  # far out the function is not computed
         upper *= 1.5
-    return float(brentq(gap, 1e-3, upper))
+    return root(gap, 1e-3, upper)

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
-from scipy.optimize import brentq, minimize
 
 from msmmiv.errors import DataError, RankDeficientError, count, listing
 from msmmiv.estimate.site_moments import estimated
 from msmmiv.inference.site_scores import Sites
-from msmmiv.linalg import Array, dependent_columns
+from msmmiv.linalg import Array, dependent_columns, root
 from msmmiv.moments.effects import SiteEffects
 
 __all__ = ["Blocks", "Minimum", "add_spread", "blocks_of", "least_q", "normal_q", "variance_where"]
@@ -235,7 +234,7 @@ def _least_angle(blocks: Blocks, start: Array | None) -> tuple[float, Array]:
         middle = float(np.arctan2(-start[1], start[0]))
         for reach in (0.05, 0.2):
             if slope(middle - reach) < 0 < slope(middle + reach):
-                b = _ray(float(brentq(slope, middle - reach, middle + reach, xtol=1e-14, rtol=1e-14)))
+                b = _ray(root(slope, middle - reach, middle + reach, xtol=1e-14, rtol=1e-14))
                 return _evaluate(blocks, b)[0], b
     angles = np.linspace(-np.pi / 2.0, np.pi / 2.0, _GRID)[:-1]  # both ends are the same direction
     step, q = np.pi / (_GRID - 1), _on_grid(blocks, angles)
@@ -243,7 +242,7 @@ def _least_angle(blocks: Blocks, start: Array | None) -> tuple[float, Array]:
     for j in np.flatnonzero((q <= np.roll(q, 1)) & (q <= np.roll(q, -1))):
         angle, low, high = float(angles[j]), float(angles[j] - step), float(angles[j] + step)
         if slope(low) < 0 < slope(high):
-            angle = float(brentq(slope, low, high, xtol=1e-14, rtol=1e-14))
+            angle = root(slope, low, high, xtol=1e-14, rtol=1e-14)
         found.append((_evaluate(blocks, _ray(angle))[0], angle))
     least, angle = min(found)
     return least, _ray(angle)
@@ -272,6 +271,8 @@ def _ray(angle: float) -> Array:
 
 
 def _least_direction(blocks: Blocks) -> tuple[float, Array]:
+    from scipy.optimize import minimize
+
     search: Any = minimize  # its stubs want vectors of a length known to the type checker
     found = []
     for start in _starts(blocks):
@@ -333,4 +334,4 @@ def _crossing(blocks: Blocks, second: Array, target: float, least: Minimum, *, f
         top *= 4.0
         if top > 1e12:
             return float("inf")
-    return float(brentq(excess, 0.0, top, xtol=1e-15, rtol=1e-11))
+    return root(excess, 0.0, top, xtol=1e-15, rtol=1e-11)

@@ -14,6 +14,7 @@ from msmmiv.diagnose.rank_words import combination_words
 from msmmiv.diagnose.spectrum import Spectrum
 from msmmiv.errors import count
 from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic, chi2_test
+from msmmiv.linalg import root
 
 __all__ = ["USABLE", "detectable_strength", "effective_df", "rank_evidence", "rank_failure", "strength_test"]
 
@@ -154,13 +155,12 @@ def detectable_strength(f: float) -> tuple[float, float]:
     >>> [round(v, 2) for v in detectable_strength(100.0)]
     [1.45, 1.0]
     """
-    from scipy.optimize import brentq
     from scipy.special import chdtr, chndtr
 
     def level(x: float) -> float:
         return float(chndtr(x, f, f * (USABLE - 1.0))) - _SIZE
 
-    critical = float(brentq(level, 0.0, USABLE * f))
+    critical = root(level, 0.0, USABLE * f)
     noise = float(chdtr(f, critical))
     if noise < _POWER:
         return float("nan"), noise
@@ -168,12 +168,11 @@ def detectable_strength(f: float) -> tuple[float, float]:
     def gap(s: float) -> float:
         return float(chndtr(critical, f, f * (s - 1.0))) - _POWER
 
-    return float(brentq(gap, 1.0 + 1e-12, USABLE)), noise
+    return root(gap, 1.0 + 1e-12, USABLE), noise
 
 
 def effective_df(found: Spectrum) -> float:
     """Degrees of freedom f at which chi2(f) / f has the ratio of 95 % quantile to mean of the weakest floor."""
-    from scipy.optimize import brentq
     from scipy.special import chdtri
 
     ratio = float(found.floor_95[-1] / found.floor[-1])
@@ -185,7 +184,7 @@ def effective_df(found: Spectrum) -> float:
     low, high = np.log(0.5), np.log(1e7)
     if gap(low) <= 0:
         return 0.5
-    return float(np.exp(brentq(gap, low, high))) if gap(high) < 0 else 1e7
+    return float(np.exp(root(gap, low, high))) if gap(high) < 0 else 1e7
 
 
 def _varies(row: Mapping[Any, Any]) -> Evidence:

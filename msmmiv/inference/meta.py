@@ -12,11 +12,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, fdtrc, ndtri, stdtrit
 
 from msmmiv.errors import DataError, RankDeficientError, TooFewSitesError, check_choice, count
-from msmmiv.linalg import Array, frozen
+from msmmiv.linalg import Array, frozen, root
 
 __all__ = ["MetaRegression", "Tau2Interval", "Tau2Method", "meta_regression", "tau2_interval"]
 
@@ -301,7 +300,7 @@ def _where_q_is(data: _Data, target: float) -> float:
     top = data.scale
     while _fit(data, top).q > target:
         top *= 4.0
-    return float(brentq(lambda t: _fit(data, t).q - target, 0.0, top, xtol=1e-300, rtol=1e-14, maxiter=500))
+    return root(lambda t: _fit(data, t).q - target, 0.0, top, xtol=1e-300, rtol=1e-14, maxiter=500)
 
 
 def _fixed(data: _Data, at_zero: _Fit, df: int) -> tuple[float, float]:  # noqa: ARG001 - one signature
@@ -341,7 +340,7 @@ def _restricted_likelihood(data: _Data, at_zero: _Fit, df: int) -> tuple[float, 
         return 0.0, float(np.sqrt(2.0 / fits[0].trace2))
     low, high = float(grid[max(j - 1, 0)]), float(grid[min(j + 1, len(grid) - 1)])
     score: Callable[[float], float] = lambda t: _fit(data, t).score  # noqa: E731
-    estimate = float(brentq(score, low, high, xtol=1e-300, rtol=1e-14, maxiter=500))
+    estimate = root(score, low, high, xtol=1e-300, rtol=1e-14, maxiter=500)
     return estimate, float(np.sqrt(2.0 / _fit(data, estimate).trace2))
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq, minimize
 from scipy.special import chdtri
 
 from msmmiv.errors import DataError, count
 from msmmiv.estimate.between.eb_score import weighted_regression
 from msmmiv.estimate.between.rows import BetweenRows
 from msmmiv.inference.tests import TestStatistic, chi2_test
-from msmmiv.linalg import Array
+from msmmiv.linalg import Array, root
 
 __all__ = ["DirectSpread", "direct_spread"]
 
@@ -99,6 +98,8 @@ class _LeastQ:
     def __call__(self, t: float) -> float:
         if len(self._best) == 1 and self._rows.cross is None:
             return self._on_line(t)
+        from scipy.optimize import minimize
+
         found = minimize(
             self._q, self._best, args=(t,), method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-10}
         )
@@ -139,7 +140,7 @@ class _LeastQ:
         top = float(np.var(self._rows.y))
         while self(top) > target:
             top *= 4.0
-        return float(brentq(lambda t: self(t) - target, 0.0, top, rtol=1e-8))
+        return root(lambda t: self(t) - target, 0.0, top, rtol=1e-8)
 
     def _q(self, slopes: Array, t: float) -> float:
         rows, slope = self._rows, slopes * self._unit

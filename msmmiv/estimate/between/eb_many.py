@@ -11,11 +11,10 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 
 from msmmiv.estimate.between.eb_score import ScorePath, mixed_variance, paule_mandel, score_rounding, t_ratio
 from msmmiv.estimate.between.rows import BetweenRows
-from msmmiv.linalg import Array, Codes
+from msmmiv.linalg import Array, Codes, root
 
 __all__ = ["Blocks", "ManyPath", "many_path", "regression_at", "solve_scores"]
 
@@ -208,7 +207,7 @@ def _nearest_zero(blocks: Blocks, start: float) -> Array:
     ends = [float(score(np.array([v]))[0]) for v in (low, high)]
     if not (ends[0] > 0 >= ends[1]):
         return np.asarray((low, high)[int(np.argmin(np.abs(ends)))])
-    return np.asarray(brentq(lambda v: float(score(np.array([v]))[0]), low, high, xtol=1e-14 * scale))
+    return np.asarray(root(lambda v: float(score(np.array([v]))[0]), low, high, xtol=1e-14 * scale))
 
 
 def _start(blocks: Blocks, mediator: int, value: Array) -> Array:
