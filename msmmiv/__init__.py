@@ -3,6 +3,9 @@
 The path: data -> `Design` -> `Moments` -> `SiteEffects` -> `Estimate` -> report. `Study` walks it.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from msmmiv import data, errors
 from msmmiv.audit.assumption_files import load_assumptions
 from msmmiv.audit.cascade import Cascade, cascade
@@ -21,7 +24,6 @@ from msmmiv.diagnose.sensitivity_correlation import compliance_effect_correlatio
 from msmmiv.diagnose.sensitivity_omitted import omitted_mediator
 from msmmiv.diagnose.sensitivity_within import within_site_covariance
 from msmmiv.diagnose.within_site import within_site_subgroups
-from msmmiv.document import StudyFile, check_study, init_study, read_study, run_study
 from msmmiv.estimate import estimating_equations, fit
 from msmmiv.estimate.between.bayes import StructuralBayes
 from msmmiv.estimate.between.corrected import BCES, AdjustedDebiased, CorrectedNormal
@@ -65,8 +67,11 @@ from msmmiv.moments.strata import strata_as_sites
 from msmmiv.moments.strata_build import Strata
 from msmmiv.moments.subgroups import Subgroups, crossfit, find_subgroups
 from msmmiv.plan.simulate import SimulatedTrial, simulate
-from msmmiv.show.checklist import checklist, write_checklist
 from msmmiv.study import Study
+
+if TYPE_CHECKING:
+    from msmmiv.document import StudyFile, check_study, init_study, read_study, run_study
+    from msmmiv.show.checklist import checklist, write_checklist
 
 __version__ = "0.1.0"
 
@@ -85,3 +90,20 @@ __all__ = [
     "strata_as_sites", "surface_test", "wild_set", "wild_test", "within_site_covariance", "within_site_subgroups",
     "write_checklist",
 ]  # fmt: skip
+
+#: Loaded when first asked for: they bring pages, tables and figures with them, which many programs never need.
+_LATER = {
+    "StudyFile": "document", "check_study": "document", "checklist": "show.checklist", "init_study": "document",
+    "read_study": "document", "run_study": "document", "write_checklist": "show.checklist",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """One of these names, from the room it lives in."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"msmmiv.{_LATER[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

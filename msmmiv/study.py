@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -37,15 +37,15 @@ from msmmiv.inference.weak_iv import anderson_rubin_set, anderson_rubin_test
 from msmmiv.moments.cells import Missing, Moments
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.flow import SampleFlow
-from msmmiv.moments.frames import open_rows
 from msmmiv.moments.moments_card import study_card
 from msmmiv.moments.noise import NoiseKind
+from msmmiv.moments.opening import open_rows
 from msmmiv.moments.sums import Rows
-from msmmiv.show.analysis import Analysis
-from msmmiv.show.gather import gather
-from msmmiv.show.iv_table import IVTable, study_table
-from msmmiv.show.plots.accessor import StudyPlots
-from msmmiv.show.report import write_report
+
+if TYPE_CHECKING:  # pages, tables and figures are loaded when one is asked for
+    from msmmiv.show.analysis import Analysis
+    from msmmiv.show.iv_table import IVTable
+    from msmmiv.show.plots.accessor import StudyPlots
 
 __all__ = ["Study"]
 
@@ -58,8 +58,9 @@ class Study:
 
     Parameters
     ----------
-    data : pandas.DataFrame, path or Moments
-        A frame; the path of a CSV or Parquet file (globs allowed); or moments made elsewhere.
+    data : frame, path or Moments
+        A frame of pandas, polars, pyarrow, DuckDB, ibis, Dask or PySpark, which stays in its engine; the path of a CSV
+        or Parquet file (globs allowed); or moments made elsewhere.
     design : Design, optional
         The roles. Left out only when ``data`` is `Moments`, which know their design.
     missing : {"error", "drop"}
@@ -83,20 +84,13 @@ class Study:
     """
 
     def __init__(
-        self,
-        data: Any,
-        design: Design | None = None,
-        *,
-        missing: Missing = "error",
-        progress: bool | None = None,
-    ) -> None:
+        self, data: Any, design: Design | None = None, *, missing: Missing = "error", progress: bool | None = None
+    ) -> None:  # fmt: skip
         check_choice(missing, Missing, "missing")
         self._rows: Rows | None = None
         if isinstance(data, Moments):
             if missing != "error" or progress is not None:
-                raise DesignError(
-                    "missing= and progress= are about reading rows; moments hold none. Leave them out."
-                )
+                raise DesignError("missing= and progress= are about reading rows; moments hold none.")
             if design is not None and design != data.design:
                 raise MomentsMismatch("The moments were made with another design; leave `design` out.")
             self.source = "moments"
@@ -207,9 +201,7 @@ class Study:
             exclusion_only: tuple[Method, ...] = () if direct_effect else ("bc_linear",)
             estimators = ("ols", "2sls", "liml", "mbtsls", "ujive", *exclusion_only)
         if not estimators:
-            raise ChoiceError(
-                "compare() needs at least one estimator; leave the list out for the usual ones."
-            )
+            raise ChoiceError("compare() needs at least one estimator; leave it out for the usual ones.")
         fits = fit_all(
             self.moments, estimators, cov_type=cov_type, direct_effect=direct_effect, small_sample=small_sample,
             rows=self._rows,
@@ -376,6 +368,8 @@ class Study:
         audit : Audit, optional
             With the author's graph and arguments; by default one without.
         """
+        from msmmiv.show.gather import gather
+
         return gather(
             self, title=title, estimator=estimator, cov_type=cov_type, direct_effect=direct_effect, interval=interval,
             small_sample=small_sample, audit=audit,
@@ -384,14 +378,20 @@ class Study:
     @cached_property
     def plot(self) -> StudyPlots:
         """Every figure by name: ``study.plot.forest()``; see `StudyPlots`."""
+        from msmmiv.show.plots.accessor import StudyPlots
+
         return StudyPlots(self)
 
     def table(self, **options: Any) -> IVTable:
         """The table that referees expect, for a paper; options and formats as in `msmmiv.show.iv_table.study_table`."""
+        from msmmiv.show.iv_table import study_table
+
         return study_table(self, **options)
 
     def report(self, path: str | Path, **options: Any) -> Path:
         """Write the main job as one self-contained HTML file and return its path; options as in `analysis`."""
+        from msmmiv.show.report import write_report
+
         return write_report(self.analysis(**options), path)
 
     def __repr__(self) -> str:

@@ -209,9 +209,13 @@ def test_files_that_are_broken(tmp_path):
 
 
 def test_data_that_are_no_data():
-    refuses([1, 2, 3], DataError, "Data of type list is not supported. Give a pandas frame, the path")
+    refuses([1, 2, 3], DataError, "Data of type list is not supported. Give a frame .pandas, polars")
     pl = pytest.importorskip("polars")
-    refuses(pl.DataFrame({"y": [1.0]}), DataError, "Frames of polars are not switched on")
+    refuses(
+        pl.DataFrame({"y": [1.0]}),
+        ColumnError,
+        r"Column 't' \(treatment\) is not in the data. The data has 'y'",
+    )
 
 
 def test_designs_that_are_no_design():

@@ -22,7 +22,7 @@ from msmmiv.diagnose.monotonicity import is_binary
 from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic
 from msmmiv.linalg import Array, Codes, group_sum
 from msmmiv.moments.cells import Moments
-from msmmiv.moments.frames import open_rows
+from msmmiv.moments.opening import open_rows
 from msmmiv.moments.sums import Rows
 
 __all__ = ["InstrumentalInequalities", "instrumental_inequalities"]

@@ -13,7 +13,7 @@ from msmmiv.diagnose.assignment import noncentrality
 from msmmiv.diagnose.evidence import Evidence
 from msmmiv.inference.tests import NotApplicable, TestResult, f_test
 from msmmiv.linalg import Array, Codes, frozen, gram_pinv, group_sum
-from msmmiv.moments.frames import open_rows
+from msmmiv.moments.opening import open_rows
 from msmmiv.moments.sums import Rows
 
 __all__ = ["DoseCurvature", "dose_curvature"]

@@ -27,9 +27,9 @@ from msmmiv.linalg import Codes, frozen, group_sum
 from msmmiv.moments.assembly import KEYS, CellMoments, CodedCells, coded_cells
 from msmmiv.moments.exchange import read_table, write_table
 from msmmiv.moments.flow import DroppedSite, MissingCount, SampleFlow
-from msmmiv.moments.frames import open_rows
 from msmmiv.moments.labels import check_spelling, plain
 from msmmiv.moments.moments_card import moments_card
+from msmmiv.moments.opening import open_rows
 from msmmiv.moments.sums import CellSums, Rows
 
 __all__ = ["Missing", "Moments"]
@@ -93,8 +93,8 @@ class Moments(CodedCells):
 
         Parameters
         ----------
-        data : pandas.DataFrame or path
-            A frame, or a CSV or Parquet file (globs allowed), read by DuckDB.
+        data : frame or path
+            A frame (of which engine: see `Study`), or a CSV or Parquet file (globs allowed), read by DuckDB.
         design : Design
         missing : {"error", "drop"}
             Rows that lack an outcome, mediator, covariate, weight, block or cluster are left out and

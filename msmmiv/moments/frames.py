@@ -1,156 +1,166 @@
-"""The only door to data engines: a frame or a file goes in, checked complete rows come out.
+"""The only door to data engines: a frame or a file goes in, a narwhals frame comes out.
 
-Everything is written against narwhals, so an engine is switched on by adding it to `ENGINES` once the
-tests pass on it.
+Everything behind it is written against narwhals. What an engine needs of its own is here: how a small table is put
+beside its rows, and how it says what went wrong.
 """
 
 from __future__ import annotations
 
+import decimal
 import glob
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
+from narwhals.exceptions import ComputeError
 
 from msmmiv.design import Design
-from msmmiv.errors import (
-    ColumnError,
-    DataError,
-    DesignError,
-    MissingDataError,
-    MomentsFileError,
-    WeightsError,
-    count,
-    listing,
-)
-from msmmiv.linalg import Array
+from msmmiv.errors import ColumnError, DataError, MissingExtraError, MomentsFileError, listing
 from msmmiv.moments.data_file import DataFile, header, patterns
 from msmmiv.moments.labels import plain_labels
-from msmmiv.moments.sums import Frame, Rows, to_pandas
 
-__all__ = ["first_rows", "open_rows", "read_parquet", "write_parquet"]
+__all__ = [
+    "Frame",
+    "collected",
+    "first_rows",
+    "frame_of",
+    "joined",
+    "read_parquet",
+    "reading",
+    "write_parquet",
+]
 
-#: Engines whose frames are accepted; files are read by DuckDB.
-ENGINES = (nw.Implementation.PANDAS, nw.Implementation.DUCKDB)
-KEYS = ("site", "block", "arm", "cluster")
-NO_LABELS = (nw.Binary, nw.List, nw.Array, nw.Struct)
-#: Types whose labels are read as text; maps are unknown to narwhals before 2.29.
-AS_TEXT = (nw.Categorical, nw.Enum, nw.Unknown, getattr(nw, "Map", nw.Unknown))
+Frame = Any  # nw.DataFrame or nw.LazyFrame: the verbs used behind this door are common to both
+
 #: All rows decide a column's type, and what pandas and R write for missing is read as missing.
 READ_CSV = ", header=true, sample_size=-1, nullstr=['', 'NA', 'N/A', 'NaN', 'nan', 'NULL', 'null', '.']"
+#: Whose complaints are about the data; every other exception is a mistake of ours.
+_ENGINES_SAY = ("duckdb", "polars", "pyarrow", "ibis", "dask", "pyspark", "py4j")
 
 
-def open_rows(
-    data: Any, design: Design, *, missing: str, tick: Callable[[str], None] = lambda _: None
-) -> Rows:
-    """Open a data source, check every role, count what is missing, and keep the complete rows.
+def frame_of(data: Any, design: Design) -> tuple[Frame, str]:
+    """A frame of the engine the data are in, and what to call it in messages.
 
     Raises
     ------
     DataError
-        File not found, empty data, an engine that is not supported.
-    ColumnError
-        A column that is absent, or text where numbers are needed.
-    MissingDataError
-        Rows without site or arm (unless ``missing="drop"``), or no complete row at all.
-    WeightsError
-        Weights that are zero or negative, or fractional frequencies.
+        A file that cannot be read, or a frame of an engine that is not supported.
     """
-    if not isinstance(design, Design):
-        raise DesignError(
-            f"The design must be a Design, not {type(design).__name__}: mm.Design(outcome=...) or "
-            "mm.Design.from_formula('outcome ~ covariates | site | mediators ~ treatment')."
-        )
-    native, attach = _native(data, design)
-    frame, keys = _renamed(_wrapped(native, data), design)
-    tick("counts and means")
-    values = [f"v{j}" for j in range(len(design.variables))]
-    named: dict[str, str] = dict(zip(values, design.variables, strict=True))
-    named |= {"w": design.weights} if design.weights else {}
-    named |= {k: getattr(design, "treatment" if k == "arm" else k) for k in keys}
-    frame = _flagged(frame, design, named)
-    # Infinities of both signs add up to NaN, which is noticed in _centre.
-    with _reading(data), np.errstate(invalid="ignore"):
-        counts = to_pandas(frame.select(*_counts(design, values, named))).iloc[0]
-    rows_in, complete = int(counts["rows"] or 0), int(counts["complete"] or 0)
-    if design.weights:
-        _check_weights(design, frame)
-    if rows_in == 0:
-        raise DataError("The data has no rows.")
-    lost = {column: int(counts[f"m_{k}"]) for k, column in named.items() if counts[f"m_{k}"]}
-    table = _missing_table(frame, keys, named) if complete < rows_in else pd.DataFrame()
-    _check_missing(design, lost, rows_in, complete, missing)
-    if complete < rows_in:
-        frame = frame.filter(nw.col("complete"))
-    return Rows(
-        design=design, frame=frame.select(*(c for c in named)), keys=keys, rows_in=rows_in,
-        missing=tuple(lost.items()), incomplete=rows_in - complete, missing_cells=table,
-        centre=_centre(frame, values, counts), attach=attach, tick=tick,
-    )  # fmt: skip
-
-
-def _wrapped(native: Any, data: Any) -> Frame:
+    if isinstance(data, pd.DataFrame):
+        return nw.from_native(_plain_frame(data, design)), "the frame"
+    if isinstance(data, str | Path | DataFile):
+        file = data if isinstance(data, DataFile) else DataFile((str(data),))
+        return nw.from_native(_relation(file, design)), repr(str(file))
     try:
-        raw: Frame = nw.from_native(native)
+        with _hushed():
+            frame: Frame = nw.from_native(data)
     except TypeError as error:
         raise DataError(
-            f"Data of type {type(data).__name__} is not supported. Give a pandas frame, the path of a "
-            "CSV or Parquet file (globs allowed), or Moments."
+            f"Data of type {type(data).__name__} is not supported. Give a frame ({_engines()}), the path of a CSV or "
+            "Parquet file (globs allowed), or Moments."
         ) from error
-    if raw.implementation not in ENGINES:
+    if frame.implementation not in _BESIDE:
         raise DataError(
-            f"Frames of {raw.implementation.name.lower()} are not switched on in this version. "
-            "Convert with .to_pandas(), or write Parquet and give its path."
+            f"Frames of {frame.implementation.name.lower()} are not supported, but those of {_engines()} are. "
+            "Convert the frame, or write Parquet and give its path."
         )
-    return raw
+    return frame, f"the {frame.implementation.name.lower()} frame"
 
 
-def _flagged(frame: Frame, design: Design, named: Mapping[str, str]) -> Frame:
-    """Add a flag per column that is missing, and one for complete rows."""
-    frame = frame.with_columns(**{f"m_{k}": _is_missing(frame, k) for k in named})
-    frame = frame.with_columns(complete=~nw.any_horizontal(*(f"m_{k}" for k in named), ignore_nulls=False))
-    if design.weight_kind != "frequency":
-        return frame
-    # Frequency weights stand for copies, and copies are what is counted.
-    return frame.with_columns(copies=nw.when(nw.col("m_w")).then(1.0).otherwise(nw.col("w")))
+def collected(frame: Frame, name: str) -> pd.DataFrame:
+    """Compute a frame of any engine; only what is asked for leaves it.
 
-
-def _counts(design: Design, values: Sequence[str], named: Mapping[str, str]) -> list[nw.Expr]:
-    """Rows, complete rows, missing values by column; and plain sums, from which a centre is made."""
-    frequency = design.weight_kind == "frequency"
-    rows = nw.col("copies").sum() if frequency else nw.len()
-    flags = [_counted(f"m_{k}", frequency=frequency).alias(f"m_{k}") for k in named]
-    return [rows.alias("rows"), _counted("complete", frequency=frequency).alias("complete"), *flags,
-            nw.len().alias("lines"), *(nw.col(c).sum() for c in values),
-            *(nw.col(f"m_{c}").cast(nw.Int64).sum().alias(f"lines_{c}") for c in values)]  # fmt: skip
-
-
-def _centre(frame: Frame, values: Sequence[str], counts: Any) -> Array:
-    """A value near each column's mean; any will do, but it must be finite.
-
-    Engines skip nulls in sums, some of them also NaN; where a NaN or infinity got into a sum, the means of the
-    complete rows are taken in a pass of their own.
+    Raises
+    ------
+    DataError
+        The engine failed: what it said, in one line.
+    MissingExtraError
+        The engine needs a package to hand over its results.
     """
-    total = np.array([counts[c] for c in values], dtype=float)
-    present = np.array([counts["lines"] - counts[f"lines_{c}"] for c in values], dtype=float)
-    if np.isfinite(total).all() and present.all():
-        centre: Array = total / present
-        return centre
-    got = to_pandas(frame.select(*(nw.col(c).mean() for c in values)))
-    return np.array(got.iloc[0], dtype=float)
+    with reading(name):
+        got = frame.collect("pandas") if isinstance(frame, nw.LazyFrame) else frame
+        out: pd.DataFrame = got.to_pandas()
+    return out.reset_index(drop=True)
 
 
-def _native(data: Any, design: Design) -> tuple[Any, Callable[[pd.DataFrame], Frame]]:
-    """A native frame, and a way to bring a small table beside it (for joins)."""
-    if isinstance(data, pd.DataFrame):
-        return _plain_frame(data, design), nw.from_native
-    if not isinstance(data, str | Path | DataFile):
-        return data, lambda small: _beside_relation(data, small)
-    return _relation(data if isinstance(data, DataFile) else DataFile((str(data),)), design)
+def joined(frame: Frame, small: pd.DataFrame, on: Sequence[str], how: Literal["left", "inner"]) -> Frame:
+    """Columns of a small table beside the rows of a frame, in its engine, by columns that both have."""
+    native = nw.to_native(frame)
+    with _hushed():
+        if frame.implementation is nw.Implementation.DASK:
+            # Partition by partition: rows stay where they are, and get the unique index that its columns need.
+            return nw.from_native(
+                native.map_partitions(pd.merge, small, on=list(on), how=how, clear_divisions=True)
+            )
+        return frame.join(nw.from_native(_BESIDE[frame.implementation](native, small)), on=list(on), how=how)
+
+
+def _beside_polars(native: Any, small: pd.DataFrame) -> Any:
+    import polars as pl
+
+    schema = native.collect_schema()
+    made = pl.from_pandas(small)
+    made = made.cast({c: schema[c] for c in made.columns if c in schema})
+    return made.lazy() if isinstance(native, pl.LazyFrame) else made
+
+
+def _beside_pyarrow(native: Any, small: pd.DataFrame) -> Any:
+    import pyarrow as pa
+
+    made = pa.Table.from_pandas(small, preserve_index=False)
+    both = {f.name: f.type for f in native.schema}
+    return made.cast(pa.schema([(f.name, both.get(f.name, f.type)) for f in made.schema]))
+
+
+def _beside_duckdb(native: Any, small: pd.DataFrame) -> Any:  # noqa: ARG001 - read by the query
+    """In the connection of the relation, whose queries see local names."""
+    return native.query("unused", "SELECT * FROM small")
+
+
+def _beside_ibis(_native: Any, small: pd.DataFrame) -> Any:
+    import ibis
+
+    return ibis.memtable(small)
+
+
+def _beside_spark(native: Any, small: pd.DataFrame) -> Any:
+    return native.sparkSession.createDataFrame(small)
+
+
+#: Engines whose frames are accepted, each with its way to put a small table beside them.
+_BESIDE: dict[nw.Implementation, Callable[[Any, pd.DataFrame], Any]] = {
+    nw.Implementation.PANDAS: lambda _, small: small,
+    nw.Implementation.POLARS: _beside_polars,
+    nw.Implementation.PYARROW: _beside_pyarrow,
+    nw.Implementation.DUCKDB: _beside_duckdb,
+    nw.Implementation.IBIS: _beside_ibis,
+    nw.Implementation.DASK: lambda _, small: small,
+    nw.Implementation.PYSPARK: _beside_spark,
+    nw.Implementation.PYSPARK_CONNECT: _beside_spark,
+}
+
+
+def _engines() -> str:
+    return listing([i.name.lower() for i in _BESIDE if i is not nw.Implementation.PYSPARK_CONNECT])
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Engines advertise packages and announce changes that users of this one can do nothing about."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(narwhals|dask|pyspark|ibis)(\.|$)")
+        # Said of whatever line calls narwhals, or DuckDB.
+        warnings.filterwarnings("ignore", message="Dask support is moving", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message="The inplace keyword in DataFrame", category=DeprecationWarning
+        )
+        yield
 
 
 def first_rows(data: DataFile, most: int) -> pd.DataFrame:
@@ -161,29 +171,27 @@ def first_rows(data: DataFile, most: int) -> pd.DataFrame:
     DataError
         As `open_rows`.
     """
-    relation, _ = _relation(data, None)
-    with _reading(data):
-        frame: pd.DataFrame = relation.limit(most).df()
+    with reading(repr(str(data))):
+        frame: pd.DataFrame = _relation(data, None).limit(most).df()
     return frame
 
 
-def _relation(data: DataFile, design: Design | None) -> tuple[Any, Callable[[pd.DataFrame], Frame]]:
+def _relation(data: DataFile, design: Design | None) -> Any:
     import duckdb
 
     reader, found = patterns(data)
     connection = duckdb.connect()
     options = READ_CSV if reader == "read_csv" else ""
     options += "".join(f", {name}=?" for name in data.options)
-    with _reading(data):
+    with reading(repr(str(data))):
         files = data.files
         for file in files:
             if design is not None:
                 _check_columns(connection, reader, file, design, data, alone=len(files) == 1)
-        relation = connection.sql(
+        return connection.sql(
             f"SELECT * FROM {reader}(?, union_by_name=true{options})",  # noqa: S608 - names from FILES and options
             params=[found, *data.options.values()],
         )
-    return relation, lambda table: nw.from_native(connection.from_df(table))
 
 
 def _check_columns(
@@ -203,26 +211,35 @@ def _check_columns(
             raise ColumnError(f"{column!r} is the name of more than one column of {Path(file).name!r}.")
 
 
-def _beside_relation(relation: Any, small: pd.DataFrame) -> Frame:  # noqa: ARG001 - read by the query
-    """Bring a table into the connection of a DuckDB relation: its queries see local names."""
-    return nw.from_native(relation.query("unused", "SELECT * FROM small"))
-
-
 @contextmanager
-def _reading(data: Any) -> Iterator[None]:
-    """Files are read when they are counted: say which file a complaint of the reader is about."""
-    if not isinstance(data, str | Path | DataFile):
-        yield
-        return
-    import duckdb
-
+def reading(name: str) -> Iterator[None]:
+    """Say what an engine says of the data in one line that names them; our own mistakes pass as they are."""
     try:
-        yield
-    except duckdb.Error as error:
-        # The reader also quotes the line: a person's row does not belong in a message.
-        lines = str(error).splitlines()
-        why = [lines[0], *(v for v in lines[1:] if v.startswith(("Invalid unicode", "Expected Number")))]
-        raise DataError(f"Could not read {str(data)!r}: {' - '.join(why)}") from error
+        with _hushed():
+            yield
+    except ImportError as error:
+        package = (error.name or "a package").partition(".")[0]
+        raise MissingExtraError(
+            f"{name} needs {package}, which is not installed: pip install {package}."
+        ) from error
+    except Exception as error:
+        said_by = type(error).__module__.partition(".")[0].lstrip("_")
+        if said_by not in _ENGINES_SAY and not isinstance(error, ComputeError):
+            raise
+        raise DataError(f"Could not read {name}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """What happened, without traces of Java and without rows: a person's row does not belong in a message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    failed = [line for line in lines if re.match(r"(Caused by: )?[\w.]*(Error|Exception): ", line)]
+    if failed and type(error).__module__.startswith(
+        ("py4j", "pyspark")
+    ):  # traces end with the task's own error
+        return failed[-1].removeprefix("Caused by: ")
+    return " - ".join(
+        [lines[0], *(v for v in lines[1:] if v.startswith(("Invalid unicode", "Expected Number")))]
+    )
 
 
 def _plain_frame(data: pd.DataFrame, design: Design) -> pd.DataFrame:
@@ -245,128 +262,19 @@ def _plain_frame(data: pd.DataFrame, design: Design) -> pd.DataFrame:
     changed: dict[str, Any] = {}
     for column in used:
         kind = data[column].dtype
-        if isinstance(kind, pd.SparseDtype):
+        if pd.api.types.is_object_dtype(kind) and column not in keys and _all_decimals(data[column]):
+            changed[column] = data[column].astype(float)
+        elif isinstance(kind, pd.SparseDtype):
             changed[column] = np.asarray(data[column])
         elif column in keys and not (pd.api.types.is_numeric_dtype(kind) or isinstance(kind, pd.StringDtype)):
             changed[column] = plain_labels(data[column])
     return data.assign(**changed) if changed else data
 
 
-def _renamed(raw: Frame, design: Design) -> tuple[Frame, tuple[str, ...]]:
-    """Check the columns against the roles and give them canonical names."""
-    schema = raw.collect_schema()
-    names = [str(c) for c in schema]
-    for role, column in design.roles():
-        if column not in schema:
-            raise ColumnError.not_found(column, role, names)
-    numeric = dict.fromkeys(design.mediators, "mediator") | dict.fromkeys(design.covariates, "covariate")
-    numeric[design.outcome] = "outcome"
-    if design.weights:
-        numeric[design.weights] = "weights"
-    if design.treatment_kind == "continuous":
-        numeric[design.treatment] = "continuous treatment"
-    for column, role in numeric.items():
-        if not (schema[column].is_numeric() or schema[column] == nw.Boolean):
-            raise _not_numeric(raw, column, role)
-    chosen = {f"v{j}": nw.col(c).cast(nw.Float64) for j, c in enumerate(design.variables)}
-    if design.weights:
-        chosen["w"] = nw.col(design.weights).cast(nw.Float64)
-    sources = {"site": design.site, "block": design.block, "cluster": design.cluster,
-               "arm": design.treatment if design.treatment_kind == "arms" else None}  # fmt: skip
-    keys = tuple(k for k in KEYS if sources[k])
-    for k in keys:
-        if schema[str(sources[k])] in NO_LABELS:
-            role = "treatment" if k == "arm" else k
-            raise ColumnError(
-                f"Column {sources[k]!r} ({role}) holds values of type {schema[str(sources[k])]}, which cannot be "
-                "labels. Give one number or text per row."
-            )
-        key = nw.col(str(sources[k]))
-        coded = schema[str(sources[k])] in AS_TEXT
-        chosen[k] = key.cast(nw.String) if coded else key
-    return raw.select(*(e.alias(n) for n, e in chosen.items())), keys
-
-
-def _not_numeric(raw: Frame, column: str, role: str) -> DataError:
-    kind = raw.collect_schema()[column]
-    sample = to_pandas(raw.select(nw.col(column)).drop_nulls().head(200))[column].dropna().astype(str)
-    if sample.empty and not to_pandas(raw.select(nw.len())).iloc[0, 0]:
-        return DataError("The data has no rows.")
-    if sample.empty:
-        return MissingDataError(f"Column {column!r} ({role}) has no values. Leave it out, or fill it in.")
-    text = [v for v in dict.fromkeys(sample) if not _parses(v)]
-    name = "text" if kind in (nw.String, nw.Object, nw.Categorical) else str(kind)
-    if not text:
-        name = f"numbers stored as {'text' if kind == nw.String else 'objects'}"
-    return ColumnError.not_numeric(column, role, name, (text or list(sample))[:3])
-
-
-def _parses(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_missing(frame: Frame, name: str) -> nw.Expr:
-    """Null, NaN and infinity alike: `is_null` alone keeps NaN on several engines."""
-    kind = frame.collect_schema()[name]
-    null = nw.col(name).is_null()
-    return null | ~nw.col(name).is_finite() if kind.is_float() else null
-
-
-def _counted(flag: str, *, frequency: bool) -> nw.Expr:
-    count = nw.col(flag).cast(nw.Int64)
-    return (count * nw.col("copies")).sum() if frequency else count.sum()
-
-
-def _missing_table(frame: Frame, keys: Sequence[str], named: Mapping[str, str]) -> pd.DataFrame:
-    by = [k for k in ("site", "arm") if k in keys]
-    bad = frame.filter(~nw.col("complete"))
-    copies = nw.col("copies") if "copies" in bad.collect_schema() else nw.lit(1)
-    bad = bad.with_columns(**{f"m_{k}": nw.col(f"m_{k}").cast(nw.Int64) * copies for k in named})
-    sums = [nw.col(f"m_{k}").sum() for k in named]
-    wide = to_pandas(bad.group_by(*by).agg(*sums))
-    if "arm" not in by:
-        wide["arm"] = None
-    long = wide.melt(["site", "arm"], [f"m_{k}" for k in named], "column", "rows")
-    long["column"] = long["column"].map({f"m_{k}": c for k, c in named.items()})
-    return long[long["rows"] > 0].reset_index(drop=True)
-
-
-def _check_missing(
-    design: Design, lost: Mapping[str, int], rows_in: int, complete: int, missing: str
-) -> None:
-    structural = {c: lost[c] for c in (design.site, design.treatment) if c in lost}
-    if structural and missing == "error":
-        rows = {c: f"{count(r, 'row')} {'has' if r == 1 else 'have'}" for c, r in structural.items()}
-        which = " and ".join(f"{n} no {c!r}" for c, n in rows.items())
-        raise MissingDataError(
-            f"{which}: rows that belong to no site or arm cannot be placed. Fill them in, or pass "
-            'missing="drop" to leave those rows out.'
-        )
-    if complete == 0:
-        which = ", ".join(f"{c!r}: {r:,}" for c, r in lost.items())
-        raise MissingDataError(
-            f"No row is complete: all {rows_in:,} rows miss at least one declared column ({which}). "
-            "Leave out the column that is mostly missing."
-        )
-
-
-def _check_weights(design: Design, frame: Frame) -> None:
-    used = frame.filter(~nw.col("m_w")).with_columns(part=(nw.col("w") - nw.col("w").round()).abs())
-    got = to_pandas(used.select(nw.col("w").min().alias("least"), nw.col("part").max())).iloc[0]
-    if got["least"] <= 0:
-        raise WeightsError(
-            f"Weights {design.weights!r} must be positive; the smallest is {got['least']:g}. "
-            "Remove the rows that should not count."
-        )
-    if design.weight_kind == "frequency" and got["part"] > 0:
-        raise WeightsError(
-            f"Frequency weights count copies and must be whole numbers; {design.weights!r} has fractions. "
-            "Use weight_kind='analytic' or 'probability'."
-        )
+def _all_decimals(column: pd.Series[Any]) -> bool:
+    """Whether these are the decimal numbers of a database, which pandas keeps as objects."""
+    there = column.dropna()
+    return len(there) > 0 and all(isinstance(v, decimal.Decimal) for v in there)
 
 
 def write_parquet(table: pd.DataFrame, path: Path, header: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,17 +21,26 @@ MOST_ARMS = 50
 
 
 def plain(value: Any) -> Any:
-    """A Python value: numpy scalars unwrapped, whole floats as integers, dates as text.
+    """A Python value: numpy scalars unwrapped, whole floats and decimals as integers, dates as text.
+
+    Times are those of UTC where they know their zone, and midnight is a day: engines differ in how they hand them over.
 
     Examples
     --------
-    >>> plain(np.float64(3.0)), plain(np.int64(2)), plain("a")
-    (3, 2, 'a')
+    >>> plain(np.float64(3.0)), plain(np.int64(2)), plain("a"), plain(pd.Timestamp("2024-02-27"))
+    (3, 2, 'a', '2024-02-27')
     """
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
         return None
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, dt.datetime):
+        value = value.astimezone(dt.UTC).replace(tzinfo=None) if value.tzinfo else value
+        return str(value.date() if value == dt.datetime.combine(value.date(), dt.time()) else value)
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        value = int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2.0**63:
         return int(value)
     if isinstance(value, int) and abs(value) >= 2**63:  # more than files and engines hold as a number

@@ -7,9 +7,11 @@ centring at the column means still cancels, a further pass centres each cell at 
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -20,11 +22,10 @@ import pandas as pd
 from msmmiv.design import Design
 from msmmiv.errors import DataError, listing
 from msmmiv.linalg import Array
+from msmmiv.moments.frames import Frame, collected, joined
 from msmmiv.moments.labels import plain
 
-__all__ = ["CellSums", "Frame", "Rows", "to_pandas"]
-
-Frame = Any  # nw.DataFrame or nw.LazyFrame: the verbs used here are common to both
+__all__ = ["CellSums", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Rows:
     incomplete: int
     missing_cells: pd.DataFrame
     centre: Array
-    attach: Callable[[pd.DataFrame], Frame]
+    source: str
     tick: Callable[[str], None]
 
     def cell_sums(self) -> CellSums:
@@ -82,8 +83,8 @@ class Rows:
         centre = self.centre + sums.mean
         for j in range(centre.shape[1]):
             cells[f"c{j}"] = centre[:, j]
-        joined = _joined(self, cells, self.keys)
-        again = _grouped(self, [nw.col(f"v{j}") - nw.col(f"c{j}") for j in range(centre.shape[1])], joined)
+        both = joined(self.frame, cells, self.keys, "left")
+        again = _grouped(self, [nw.col(f"v{j}") - nw.col(f"c{j}") for j in range(centre.shape[1])], both)
         order = pd.MultiIndex.from_frame(sums.keys).get_indexer(pd.MultiIndex.from_frame(again.keys))
         return _shifted(again, centre[order])
 
@@ -95,7 +96,7 @@ class Rows:
 
         Examples
         --------
-        >>> from msmmiv.moments.frames import open_rows
+        >>> from msmmiv.moments.opening import open_rows
         >>> df = pd.DataFrame({"s": ["a", "a", "b"], "t": [0, 1, 0], "m": [1, 2, None], "y": [3, 4, 5], "z": 0})
         >>> open_rows(df, Design(outcome="y", treatment="t", mediators="m", site="s"), missing="error").collect()
              y    m  s  t
@@ -106,17 +107,17 @@ class Rows:
         names = {f"v{j}": column for j, column in enumerate(self.design.variables)}
         names |= {k: getattr(self.design, "treatment" if k == "arm" else k) for k in self.keys}
         names |= {"w": self.design.weights} if self.design.weights else {}
-        return to_pandas(self.frame.select(*names)).rename(columns=names)
+        return collected(self.frame.select(*names), self.source).rename(columns=names)
 
     def _beside(self, table: pd.DataFrame, on: Sequence[str]) -> Frame:
         """Join constants to the rows by label; rows without a match (sites left out) go."""
-        native = to_pandas(self.frame.select(*on).unique())
+        # A group-by, since `unique` sorts all rows on Spark.
+        native = collected(self.frame.group_by(*on).agg(nw.len().alias("rows")), self.source)[list(on)]
         native["match"] = list(map(tuple, native[list(on)].map(plain).to_numpy(dtype=object)))
         keyed = table.drop(columns=list(on))
         keyed["match"] = list(map(tuple, table[list(on)].to_numpy(dtype=object)))
-        return self.frame.join(
-            self.attach(native.merge(keyed, on="match").drop(columns="match")), on=list(on), how="inner"
-        )
+        found = native.merge(keyed, on="match").drop(columns="match")
+        return joined(self.frame, found, on, "inner")
 
     def squared_residual_products(
         self,
@@ -158,14 +159,21 @@ class Rows:
         z = [f"z{j}" for j in range(len(regressors))]
         forms = dict(zip(e, residuals, strict=True)) | dict(zip(z, regressors, strict=True))
         frame = _computed(frame.with_columns(**{name: _form(form) for name, form in forms.items()}))
-        copies = self.design.weight_kind == "frequency"
-        weight = nw.col("w") if self.design.weights else nw.lit(1.0)
-        factor = weight if copies else weight * weight
+        weight = nw.col("w") if self.design.weights else None
+        copies = weight is None or self.design.weight_kind == "frequency"
+        factor: Any = 1.0 if weight is None else weight if copies else weight * weight
         if power:
-            quadratic = nw.sum_horizontal(*(nw.col(a) * nw.col(a) for a in z))
-            rest = 1.0 - (nw.col(share) + quadratic) * (nw.lit(1.0) if copies else weight)
-            # A row that is alone in its block fits itself and has no residual: it adds nothing.
-            factor = nw.when(rest > 1e-12).then(factor / (rest if power == 1 else rest * rest)).otherwise(0.0)
+            leverage = reduce(operator.add, (nw.col(a) * nw.col(a) for a in z), nw.col(share))
+            frame = _computed(frame.with_columns(rest=1.0 - (leverage if copies else leverage * weight)))
+            rest = nw.col("rest")
+            # A row that is alone in its block fits itself and has no residual: it adds nothing. (A zero made of a
+            # column, since Dask puts together columns of one frame only; its `sum_horizontal` leaves the frame too.)
+            factor = (
+                nw.when(rest > 1e-12)
+                .then(factor / (rest if power == 1 else rest * rest))
+                .otherwise(0.0 * rest)
+            )
+        factor = nw.lit(factor) if isinstance(factor, float) else factor
         frame = _computed(frame.with_columns(factor=factor))
         factors = {f"f{a}": nw.col("factor") * nw.col(n) * nw.col(n) for a, n in enumerate(e)}
         frame = _computed(frame.with_columns(**factors))
@@ -175,25 +183,22 @@ class Rows:
             **{n: nw.col(f"f{a}") * nw.col(z[c]) * nw.col(z[d]) for n, (a, c, d) in names.items()}
         )
         sums = [nw.col(n).sum() for n in names]
-        got = _aggregated(frame, ["site"], sums) if by_site else to_pandas(frame.select(*sums))
+        got = (
+            _aggregated(self, frame, ["site"], sums)
+            if by_site
+            else collected(frame.select(*sums), self.source)
+        )
         meat = np.zeros((len(got), len(e), len(z), len(z)))
         for n, (a, c, d) in names.items():
             meat[:, a, c, d] = meat[:, a, d, c] = got[n].to_numpy(dtype=float)
         return got[["site"]] if by_site else pd.DataFrame(index=range(1)), meat
 
 
-def to_pandas(frame: Frame) -> pd.DataFrame:
-    """Collect a frame of any engine."""
-    got = frame.collect("pandas") if isinstance(frame, nw.LazyFrame) else frame
-    out: pd.DataFrame = got.to_pandas()
-    return out.reset_index(drop=True)
-
-
-def _aggregated(frame: Frame, by: Sequence[str], sums: Sequence[nw.Expr]) -> pd.DataFrame:
+def _aggregated(rows: Rows, frame: Frame, by: Sequence[str], sums: Sequence[nw.Expr]) -> pd.DataFrame:
     with warnings.catch_warnings():
         # Many covariates make many sums, and pandas calls a frame of those fragmented.
         warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
-        return to_pandas(frame.group_by(*by).agg(*sums))
+        return collected(frame.group_by(*by).agg(*sums), rows.source)
 
 
 def _grouped(rows: Rows, centred: Sequence[nw.Expr], frame: Frame = None) -> CellSums:
@@ -218,7 +223,7 @@ def _grouped(rows: Rows, centred: Sequence[nw.Expr], frame: Frame = None) -> Cel
             made[f"{prefix}_{i}_{j}"] = product if weight is None else weight * product
     names = [*made, *(f"d{j}" for j in range(p) if not weighted)]
     frame = frame.with_columns(**made).select(*rows.keys, *names)
-    got = _aggregated(frame, rows.keys, [nw.len().alias("n"), *(nw.col(c).sum() for c in names)])
+    got = _aggregated(rows, frame, rows.keys, [nw.len().alias("n"), *(nw.col(c).sum() for c in names)])
 
     def moments(prefix: str) -> tuple[Array, Array, Array]:
         count = got[f"{prefix}_n" if prefix else "n"].to_numpy(dtype=float)
@@ -261,10 +266,6 @@ def _shifted(sums: CellSums, centre: Array) -> CellSums:
     )  # fmt: skip
 
 
-def _joined(rows: Rows, table: pd.DataFrame, on: Sequence[str]) -> Frame:
-    return rows.frame.join(rows.attach(table), on=list(on), how="left")
-
-
 def _computed(frame: Frame) -> Frame:
     """Keep DuckDB from writing an expression out again wherever its column is used.
 
@@ -278,4 +279,4 @@ def _computed(frame: Frame) -> Frame:
 
 def _form(form: Mapping[str, float | str]) -> nw.Expr:
     terms = (nw.col(n) * (nw.col(f) if isinstance(f, str) else float(f)) for n, f in form.items())
-    return nw.sum_horizontal(*terms)
+    return reduce(operator.add, terms)

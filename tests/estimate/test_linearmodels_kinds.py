@@ -18,7 +18,7 @@ from msmmiv.errors import (
     RankDeficientError,
 )
 from msmmiv.estimate.linearmodels_bridge import rows_to_linearmodels, to_linearmodels
-from msmmiv.moments.frames import open_rows
+from msmmiv.moments.opening import open_rows
 from tests.estimate.helpers import trial
 
 CASES = {

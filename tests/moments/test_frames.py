@@ -218,7 +218,7 @@ def test_sparse_columns():
     ("make", "first"),
     [
         (lambda v: dt.date(2020, 1, 1 + v), "2020-01-01"),
-        (decimal.Decimal, "0"),
+        (decimal.Decimal, 0),
         (lambda v: Fraction(v, 7), "0"),
         (lambda v: (1, v), "(1, 0)"),
         (lambda v: pd.Timedelta(days=v), "0 days 00:00:00"),
@@ -254,7 +254,7 @@ def test_values_that_cannot_be_labels():
         moments(df.assign(s=[[1]] * len(df)))
 
 
-@pytest.mark.parametrize("make", [str, decimal.Decimal, lambda v: v])
+@pytest.mark.parametrize("make", [str, lambda v: v])
 def test_numbers_in_text_or_objects_are_refused_as_such(make):
     df = people(19)
     words = "numbers stored as (text|objects), not numbers.*Convert it"
@@ -264,16 +264,8 @@ def test_numbers_in_text_or_objects_are_refused_as_such(make):
 
 @pytest.mark.parametrize("data", [None, 5, [1, 2], {"y": [1.0]}, np.zeros((3, 3)), people(20)["y"]])
 def test_other_objects_are_no_data(data):
-    with pytest.raises(DataError, match=r"is not supported\. Give a pandas frame, the path"):
+    with pytest.raises(DataError, match=r"is not supported\. Give a frame \(pandas, polars"):
         moments(data)
-
-
-def test_engines_that_are_not_switched_on():
-    pl = pytest.importorskip("polars")
-    frame = pl.DataFrame(people(21)[["s", "t", "y", "m"]].to_dict("list"))
-    for data in (frame, frame.lazy(), frame.to_arrow()):
-        with pytest.raises(DataError, match=r"not switched on in this version.*to_pandas\(\)|Parquet"):
-            moments(data)
 
 
 # ------------------------------------------------------------------------------------------ digits

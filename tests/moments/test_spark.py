@@ -1,0 +1,118 @@
+"""Spark: the same moments from a distributed frame, in one local session, and nothing but cells comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+import msmmiv as mm
+from msmmiv.errors import DataError
+from tests.moments.engines import AWKWARD, awkward, table_of
+from tests.moments.helpers import design, people
+from tests.moments.test_engines import holed
+from tests.moments.test_frames import OPTIONS
+
+pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
+pytest.importorskip("pyarrow")
+if shutil.which("java") is None:
+    pytest.skip("Spark needs Java 17 or newer", allow_module_level=True)
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def spark():
+    from pyspark.sql import SparkSession
+
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    session = (
+        SparkSession.builder.master("local[2]").appName("msmmiv tests")
+        .config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "3")
+        .config("spark.sql.session.timeZone", "UTC").getOrCreate()
+    )  # fmt: skip
+    session.sparkContext.setLogLevel("OFF")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def stored(spark, tmp_path):
+    """An Arrow table as a Spark frame that reads three files, one of them empty."""
+    import pyarrow.parquet as pq
+
+    def frame(table):
+        cut = 2 * table.num_rows // 3
+        for name, part in (("a", table[:cut]), ("b", table[:0]), ("c", table[cut:])):
+            pq.write_table(part, tmp_path / f"{name}.parquet")
+        return spark.read.parquet(str(tmp_path))
+
+    return frame
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_moments_and_flow_are_the_same(name, stored):
+    df, d = holed(), design(**OPTIONS[name])
+    want = mm.Moments.from_data(df, d)
+    got = mm.Moments.from_data(stored(table_of(df)), d)
+    assert got.equals(want)
+    assert got.flow == want.flow
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_columns_of_awkward_types(name, stored):
+    table, d = awkward(name), design(mediators=["m", "m2"])
+    want = mm.Moments.from_data(table.to_pandas(), d)
+    got = mm.Moments.from_data(stored(table), d)
+    assert got.sites == want.sites
+    assert got.equals(want)
+    assert got.flow == want.flow
+
+
+def test_second_passes_run_on_the_cluster(stored):
+    df = people(3, mediators=2)
+    d = design(mediators=["m", "m2"], covariates=["x"], block="b")
+    want, got = mm.Study(df, d), mm.Study(stored(table_of(df)), d)
+    np.testing.assert_allclose(
+        got.fit("2sls", cov_type="HC3").cov, want.fit("2sls", cov_type="HC3").cov, rtol=1e-10
+    )
+
+
+def test_the_plan_moves_cells_only(stored, monkeypatch):
+    """Whatever is collected is an aggregate: every scan of rows lies below one, and few rows come out."""
+    from pyspark.sql.classic.dataframe import DataFrame
+
+    plans, inner = [], DataFrame.toPandas
+
+    def noted(self):
+        out = inner(self)
+        plans.append((self._jdf.queryExecution().executedPlan().toString(), len(out)))
+        return out
+
+    monkeypatch.setattr(DataFrame, "toPandas", noted)
+    study = mm.Study(stored(table_of(people(9, n=4000, sites=4))), design(covariates=["x"]))
+    study.fit("2sls", cov_type="HC2")
+    assert len(plans) >= 3
+    for plan, rows in plans:
+        assert "HashAggregate" in plan
+        assert plan.index("HashAggregate") < plan.index("Scan")
+        assert rows <= study.moments.n_cells == 8
+
+
+def test_a_task_that_fails_is_one_clear_error(spark):
+    from pyspark.sql.functions import udf
+    from pyspark.sql.types import DoubleType
+
+    def broken(value):
+        raise ValueError("the disk of this executor is gone")
+
+    frame = spark.createDataFrame(people(5)[["s", "t", "m", "y"]])
+    frame = frame.withColumn("y", udf(broken, DoubleType())("y"))
+    said = r"^Could not read the pyspark frame: .*the disk of this executor is gone"
+    with pytest.raises(DataError, match=said) as caught:
+        mm.Moments.from_data(frame, design())
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
