@@ -60,6 +60,7 @@ from msmmiv.inference.weak_iv_sites import (
 )
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.compliance_strata import compliance_strata
+from msmmiv.moments.data_file import DataFile
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.moments.instruments import site_by_treatment
@@ -77,18 +78,18 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BCES", "SIMEX", "AdjustedDebiased", "Audit", "BCLinear", "BCSymmetric", "BiasDecomposition", "Cascade",
-    "CausalDAG", "ConfidenceSet", "CorrectedNormal", "Decomposition", "Design", "EbScore", "Estimate", "Finding",
-    "FirstStage", "Fuller", "Heterogeneity", "KnappHartung", "LambdaCorrected", "Moments", "NotApplicable",
-    "RankReport", "ReducedForm", "SampleFlow", "SimulatedTrial", "SiteEffects", "SiteEquations", "SiteRatios",
-    "Strata", "StructuralBayes", "StructuralReml", "Study", "StudyFile", "Subgroups", "SurfaceTest", "TestStatistic",
-    "WildTest", "__version__", "anderson_rubin_set", "anderson_rubin_test", "audit_assumptions", "bias_decomposition",
-    "cascade", "check_study", "checklist", "compliance_effect_correlation", "compliance_strata", "conditional_lr_set",
-    "conditional_lr_test", "corrected_iv", "covariate_balance", "crossfit", "data", "decompose", "direct_effect_line",
-    "errors", "estimating_equations", "fieller_sets", "find_subgroups", "fit", "heterogeneity", "independence",
-    "init_study", "kleibergen_set", "kleibergen_test", "load_assumptions", "many_instrument_ar_set",
-    "many_instrument_ar_test", "omitted_mediator", "rank", "read_study", "run_study", "simulate", "site_by_treatment",
-    "strata_as_sites", "surface_test", "wild_set", "wild_test", "within_site_covariance", "within_site_subgroups",
-    "write_checklist",
+    "CausalDAG", "ConfidenceSet", "CorrectedNormal", "DataFile", "Decomposition", "Design", "EbScore", "Estimate",
+    "Finding", "FirstStage", "Fuller", "Heterogeneity", "KnappHartung", "LambdaCorrected", "Moments",
+    "NotApplicable", "RankReport", "ReducedForm", "SampleFlow", "SimulatedTrial", "SiteEffects", "SiteEquations",
+    "SiteRatios", "Strata", "StructuralBayes", "StructuralReml", "Study", "StudyFile", "Subgroups", "SurfaceTest",
+    "TestStatistic", "WildTest", "__version__", "anderson_rubin_set", "anderson_rubin_test", "audit_assumptions",
+    "bias_decomposition", "cascade", "check_study", "checklist", "compliance_effect_correlation",
+    "compliance_strata", "conditional_lr_set", "conditional_lr_test", "corrected_iv", "covariate_balance",
+    "crossfit", "data", "decompose", "direct_effect_line", "errors", "estimating_equations", "fieller_sets",
+    "find_subgroups", "fit", "heterogeneity", "independence", "init_study", "kleibergen_set", "kleibergen_test",
+    "load_assumptions", "many_instrument_ar_set", "many_instrument_ar_test", "omitted_mediator", "rank",
+    "read_study", "run_study", "simulate", "site_by_treatment", "strata_as_sites", "surface_test", "wild_set",
+    "wild_test", "within_site_covariance", "within_site_subgroups", "write_checklist",
 ]  # fmt: skip
 
 #: Loaded when first asked for: they bring pages, tables and figures with them, which many programs never need.

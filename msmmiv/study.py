@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +28,12 @@ from msmmiv.estimate.ujive import noise_products
 from msmmiv.inference.confidence_set import ConfidenceSet
 from msmmiv.inference.covariance import CovType, SmallSample
 from msmmiv.inference.first_stage import site_effects_from_rows
-from msmmiv.inference.progress import Passes
 from msmmiv.inference.reduced_form import ReducedForm
 from msmmiv.inference.results import Estimate, Interval
 from msmmiv.inference.tests import TestResult, TestStatistic
 from msmmiv.inference.weak_iv import anderson_rubin_set, anderson_rubin_test
 from msmmiv.moments.cells import Missing, Moments
+from msmmiv.moments.data_file import DataFile
 from msmmiv.moments.effects import SiteEffects
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.moments.moments_card import study_card
@@ -58,16 +57,16 @@ class Study:
 
     Parameters
     ----------
-    data : frame, path or Moments
-        A frame of pandas, polars, pyarrow, DuckDB, ibis, Dask or PySpark, which stays in its engine; the path of a CSV
-        or Parquet file (globs allowed); or moments made elsewhere.
+    data : frame, path, DataFile or Moments
+        A frame of pandas, polars, pyarrow, DuckDB, ibis, Dask or PySpark, which stays in its engine; files (CSV or
+        Parquet, which are streamed, or of Stata, SPSS or SAS): a path, glob, folder or `DataFile`; or moments.
     design : Design, optional
         The roles. Left out only when ``data`` is `Moments`, which know their design.
     missing : {"error", "drop"}
         What to do with rows that lack the site or the arm. Rows that lack another declared column are
         left out and counted either way.
     progress : bool, optional
-        Show a bar with the passes over the rows; by default on a terminal, for files.
+        Bars on the passes over the rows; by default on a terminal, for files.
 
     Raises
     ------
@@ -98,12 +97,10 @@ class Study:
             return
         if design is None:
             raise DesignError("Study(data, design) needs a design that gives the columns their roles.")
-        named = isinstance(data, str | Path)
-        self.source = Path(data).name if named else f"a {type(data).__name__} in memory"
-        show = sys.stderr.isatty() and named if progress is None else progress
-        with Passes(show=show) as passes:
-            self._rows = open_rows(data, design, missing=missing, tick=passes)
-            self.moments = Moments.from_rows(self._rows).usable()
+        file = DataFile((str(data),)) if isinstance(data, str | Path) else data
+        self.source = file.name if isinstance(file, DataFile) else f"a {type(data).__name__} in memory"
+        self._rows = open_rows(data, design, missing=missing, progress=progress)
+        self.moments = Moments.from_rows(self._rows).usable()
 
     @property
     def design(self) -> Design:

@@ -184,14 +184,14 @@ def test_files_that_are_not_there(tmp_path):
     refuses(tmp_path / "trial.csv", DataError, r"trial.csv' was not found. The folder has 'trial_2024.csv'")
     refuses(tmp_path / "nowhere" / "trial.csv", DataError, r"trial.csv' was not found\.$")
     refuses(tmp_path / "x*.csv", DataError, "Could not read.*No files found that match the pattern")
-    refuses(str(tmp_path), DataError, r"is a folder. To read its files as one, give '.*\*\.csv'")
     (tmp_path / "set.parquet").mkdir()
+    refuses(tmp_path / "set.parquet", DataError, r"The folder '.*set\.parquet' holds no file that ends in")
     people(8).to_parquet(tmp_path / "set.parquet" / "part.parquet")
-    refuses(tmp_path / "set.parquet", DataError, r"is a folder.*set\.parquet.\*\.parquet'")
-    assert fit(tmp_path / "set.parquet" / "*.parquet").nobs == 300
+    assert fit(tmp_path / "set.parquet").nobs == fit(tmp_path / "set.parquet" / "*.parquet").nobs == 300
+    refuses(tmp_path, DataError, r"holds CSV and Parquet files. To read those of one kind, give a pattern")
 
 
-@pytest.mark.parametrize("name", ["data.xlsx", "data.txt", "data", "data.csv.gz", "data.dta"])
+@pytest.mark.parametrize("name", ["data.xlsx", "data.txt", "data", "data.csv.gz", "data.rds"])
 def test_endings_that_are_not_read(name, tmp_path):
     (tmp_path / name).write_text("y\n1\n")
     refuses(tmp_path / name, DataError, r"does not end in one of '\.csv'.*'\.pq'.*Convert the file")

@@ -103,7 +103,8 @@ def test_wrong_names_get_near_ones(tmp_path, moments):
     done = run("rank", tmp_path / "nowhere" / "trial.csv", *ROLES)
     assert f"there is no folder '{tmp_path / 'nowhere'}'" in done.stderr
     assert "No file matches" in run("rank", tmp_path / "*.txt", *ROLES).stderr
-    assert "is a folder; name a file in it" in run("rank", tmp_path, *ROLES).stderr
+    assert "holds CSV and Parquet files. To read those of one kind" in run("rank", tmp_path, *ROLES).stderr
+    assert "is a folder; name a file in it" in run("moments", "inspect", tmp_path).stderr
     words = ["audit", moments, "--site-covariates", tmp_path / "trail.csv"]
     assert "Did you mean" in run(*words).stderr
 

@@ -16,7 +16,10 @@ import pytest
 import msmmiv as mm
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NEEDS_DATA = {"make_star_moments.py"}
+NEEDS_DATA = {
+    "make_star_moments.py",
+    "spark_moments.py",
+}  # that of Spark runs with its session, in test_spark.py
 ALONE = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in NEEDS_DATA)
 
 

@@ -98,7 +98,7 @@ def analyze(
     file: str, cov_type: CovType | None, estimator: Method | None, interval: Interval | None, direct_effect: bool,
     out: str | None, title: str | None, quiet: bool, as_json: bool, missing: Missing | None, **roles: Any,
 ) -> None:  # fmt: skip
-    """Analyse FILE: a CSV or Parquet file of persons, a glob of several, or moments files.
+    """Analyse FILE: a file of persons, a glob or folder of several, or moments files.
 
     Moments files (written by Moments.save) carry their roles, so -y, -t, -m, -s and the other roles are
     left out; several are merged.

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msmmiv.errors import DataError, OutputError
+from msmmiv.moments.data_file import DataFile, patterns
 from msmmiv.show.files import files_in, move_into, own_room
 from msmmiv.show.outputs import check_folder
 
@@ -16,13 +17,17 @@ __all__ = ["check_file", "check_name", "paths_of", "whole_file", "written"]
 
 
 def paths_of(file: str) -> list[str]:
-    """The files a name or glob stands for, after checking that there is one.
+    """The files that a name, glob or folder stands for, after checking that there is one.
 
     Raises
     ------
     DataError
-        No such file, with names near it; a glob that matches nothing; a folder.
+        No such file, with names near it; a glob that matches nothing; a folder without files of one kind.
     """
+    if Path(file).is_dir():
+        folder = DataFile((file,))
+        patterns(folder)
+        return list(folder.files)
     if glob.has_magic(file) and not Path(file).exists():
         found = sorted(glob.glob(file))  # noqa: PTH207 - absolute patterns too
         if not found:

@@ -78,7 +78,9 @@ def make(
         if any(is_moments(Path(p)) for p in paths):
             raise click.UsageError(f"{file!r} holds moments already; see msmmiv moments inspect and merge.")
         given = {k: v for k, v in roles.items() if v not in (None, ())}
-        found = read_persons(given, lambda d: mm.Moments.from_data(file, d, missing=missing or "error"))
+        found = read_persons(
+            file, given, lambda rows, d: mm.Moments.from_data(rows, d, missing=missing or "error")
+        )
         _save(found, out, min_cell=min_cell, small_cells=small_cells or "refuse")
         left = count(found.n_cells, "cell") + f", {found.n.sum():,.0f} rows"
         if small_cells == "suppress":

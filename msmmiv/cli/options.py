@@ -42,6 +42,8 @@ _ROLES: tuple[Callable[[Any], Any], ...] = (
                   help="Average effects (default) or effects among compliers."),
     click.option("--missing", type=click.Choice(get_args(Missing)),
                   help="Rows without site or arm: an error (default), or left out."),
+    click.option("--memory-limit", metavar="SIZE",
+                  help="Memory for reading CSV and Parquet, such as 4GB; what does not fit is spilled to disk."),
 )  # fmt: skip
 
 #: Columns of a table of published estimates; ``site`` is a role of persons too.

@@ -16,7 +16,7 @@ from msmmiv.cli.files import check_file, paths_of
 from msmmiv.cli.options import TABLE_COLUMNS
 from msmmiv.errors import ColumnError, TreatmentError, listing
 from msmmiv.moments.cells import Missing
-from msmmiv.moments.data_file import is_moments
+from msmmiv.moments.data_file import DataFile, is_moments
 from msmmiv.moments.published import (
     guess_columns,
     read_shares,
@@ -38,14 +38,15 @@ def source_of(
     roles = {k: v for k, v in given.items() if v not in (None, ())}
     options = [f"--{k.replace('_', '-')}" for k, v in columns.items() if v not in (None, ())]
     moments = any(is_moments(Path(p)) for p in paths_of(file))
-    if moments or set(roles) - {"site"}:
+    if moments or set(roles) - {"site", "memory_limit"}:
         if options:
             kind = "these are moments" if moments else "-y, -t and -m are about persons"
             raise click.UsageError(f"Leave out {listing(options)}, columns of a table of estimates: {kind}.")
         selected = list(roles.pop("mediators", ())) if moments else None
         return study_of(file, roles if moments else given, missing), selected or None, None
-    if missing is not None:
-        raise click.UsageError("--missing is for persons; a table has one row per site.")
+    for option, value in (("--missing", missing), ("--memory-limit", given["memory_limit"])):
+        if value is not None:
+            raise click.UsageError(f"{option} is for persons; a table has one row per site.")
     table = read_table(file, given["site"])
     try:
         found = guess_columns([str(c) for c in table], site=given["site"], **columns)
@@ -80,22 +81,24 @@ def study_of(file: str, given: dict[str, Any], missing: Missing | None) -> mm.St
         return mm.Study(mm.Moments.load(*paths))
     if kinds == {True, False}:
         raise click.UsageError(f"{file!r} matches moments files and other files; analyse them apart.")
-    return read_persons(roles, lambda design: mm.Study(file, design, missing=missing or "error"))
+    return read_persons(file, roles, lambda rows, design: mm.Study(rows, design, missing=missing or "error"))
 
 
-def read_persons(roles: dict[str, Any], read: Callable[[mm.Design], T]) -> T:
-    """What ``read`` makes of the design; the reference arm is tried as a number and as a word."""
+def read_persons(file: str, given: dict[str, Any], read: Callable[[DataFile, mm.Design], T]) -> T:
+    """What ``read`` makes of the rows and the design; the reference arm is tried as a number and as a word."""
+    roles = dict(given)
+    rows = DataFile((file,), memory_limit=roles.pop("memory_limit", None))
     needed = {"outcome": "-y", "treatment": "-t", "mediators": "-m", "site": "-s"}
     absent = [f"{option} ({name.removesuffix('s')})" for name, option in needed.items() if name not in roles]
     if absent:
         raise click.UsageError(f"Say which column is which: {', '.join(absent)} missing.")
     labels = _labels(roles.pop("control", None))
     try:
-        return read(mm.Design(**roles, control=labels[0]))
+        return read(rows, mm.Design(**roles, control=labels[0]))
     except TreatmentError:
         for other in labels[1:]:
             with suppress(TreatmentError):
-                return read(mm.Design(**roles, control=other))
+                return read(rows, mm.Design(**roles, control=other))
         raise
 
 

@@ -21,6 +21,7 @@ from msmmiv.document.running import run_study
 from msmmiv.document.toml_text import toml_value
 from msmmiv.errors import listing
 from msmmiv.moments.cells import Missing
+from msmmiv.moments.data_file import DataFile
 from msmmiv.show.summary import summary_text
 from msmmiv.show.words import printable
 
@@ -51,7 +52,8 @@ def init(file: str, *, out: str, force: bool, missing: Missing | None, **roles: 
             raise click.UsageError(
                 f"{out!r} is there already. Choose another name, or overwrite it with --force."
             )
-        draft = init_study(file, path=path, ask=_ask if _on_terminal() else None, missing=missing, **roles)
+        data = DataFile((file,), memory_limit=roles.pop("memory_limit"))
+        draft = init_study(data, path=path, ask=_ask if _on_terminal() else None, missing=missing, **roles)
         draft.write(force=force)
         click.echo(printable(_told(draft)))
 

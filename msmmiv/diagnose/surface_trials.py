@@ -12,8 +12,8 @@ from msmmiv.diagnose.null_surface import NullSurface
 from msmmiv.diagnose.surface import Surface, Violation
 from msmmiv.diagnose.surface_curves import CURVES
 from msmmiv.estimate.between.added_terms import AddedTerms
-from msmmiv.inference.progress import watched
 from msmmiv.linalg import Array
+from msmmiv.progress import watched
 
 __all__ = ["Trials", "compare"]
 

@@ -21,7 +21,7 @@ from msmmiv.document.toml_text import toml_value
 from msmmiv.errors import ChoiceError, DataError, OutputError, check_choice, count, listing
 from msmmiv.moments.cells import Missing, Moments
 from msmmiv.moments.data_file import DataFile, header, is_moments
-from msmmiv.moments.frames import first_rows
+from msmmiv.moments.files import first_rows
 from msmmiv.show.files import write_whole
 from msmmiv.show.summary import wrap
 from msmmiv.show.words import one_line
@@ -83,7 +83,7 @@ class StudyDraft:
 
 
 def init_study(
-    data: str | Path,
+    data: str | Path | DataFile,
     *,
     path: str | Path = "study.toml",
     ask: Ask | None = None,
@@ -98,8 +98,8 @@ def init_study(
 
     Parameters
     ----------
-    data : path
-        A CSV or Parquet file, a glob of several, or moments files.
+    data : path or DataFile
+        A file of persons, a glob or folder of several, or moments files.
     path : path
         Where the study file will lie.
     ask : callable, optional
@@ -140,17 +140,17 @@ def init_study(
         check_choice(missing, Missing, "missing")
     given = {k: v for k, v in roles.items() if v not in (None, (), [])}
     where = Path(path)
-    source = DataFile((str(data),))
+    source = data if isinstance(data, DataFile) else DataFile((str(data),))
     kinds = {is_moments(f) for f in source.files}
     if kinds == {True}:
         return _of_moments(source, where, given | ({"missing": missing} if missing else {}))
     if kinds == {True, False}:
-        raise DataError(f"{str(data)!r} matches moments files and other files; begin one study for each.")
+        raise DataError(f"{str(source)!r} matches moments files and other files; begin one study for each.")
     first_rows(source, 0) if not source.files else None  # says what is wrong with the path
     source, seen = found_dialect(source)
     frame = first_rows(source, ROWS)
     if frame.empty:
-        raise DataError(f"{str(data)!r} has a header and no rows.")
+        raise DataError(f"{str(source)!r} has a header and no rows.")
     columns, more = _usable(look(frame), source)
     notes = (*seen, *more)
     if len(frame) == ROWS:
@@ -170,6 +170,8 @@ def init_study(
 
 
 def _of_moments(source: DataFile, where: Path, given: Mapping[str, Any]) -> StudyDraft:
+    if source.memory_limit is not None:
+        given = {**given, "memory_limit": source.memory_limit}
     if given:
         raise StudyFileError(f"Moments carry their own roles; leave out {listing(list(given))}.")
     design = Moments.load(*source.files).design
@@ -223,7 +225,7 @@ def _data_lines(source: DataFile, where: Path, notes: tuple[str, ...]) -> list[s
     lines = ["[data]", f"file = {toml_value(_relative(source, where))}"]
     for note in notes:
         lines += _comment(note)
-    for name in ("delimiter", "decimal", "encoding"):
+    for name in ("delimiter", "decimal", "encoding", "memory_limit"):
         if (value := getattr(source, name)) is not None:
             lines.append(f"{name} = {toml_value(value)}")
     return lines

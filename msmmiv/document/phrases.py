@@ -27,7 +27,7 @@ _TABLES = {
     "design": ("outcome", "treatment", "mediators", "site", "covariates", "block", "cluster", "weights", "weight_kind",
                "control", "treatment_kind", "estimand"),
     "estimate": ("estimator", "cov_type", "direct_effect", "interval", "small_sample"),
-    "data": ("missing", "delimiter", "decimal", "encoding"),
+    "data": ("missing", "delimiter", "decimal", "encoding", "memory_limit"),
     "dag": ("edges", "without", "confounders", "measured"),
 }  # fmt: skip
 _KEYS = {key: table for table, keys in _TABLES.items() for key in keys}

@@ -34,7 +34,7 @@ _TABLES: dict[str, dict[str, Check]] = {
     "study": {"format": whole(1), "title": text, "seed": whole(0), "out": text},
     "data": {
         "file": many, "missing": choice(Missing), "delimiter": mark, "decimal": choice(Decimal),
-        "encoding": choice(Encoding),
+        "encoding": choice(Encoding), "memory_limit": text,
     },
     "design": {
         "outcome": text, "treatment": text, "mediators": many, "site": text, "covariates": many, "block": text,
@@ -169,7 +169,7 @@ def _data(given: dict[str, Any]) -> DataTable:
     if not table.file:
         raise StudyFileError.at("[data] file", "is an empty list.")
     try:
-        DataFile(table.file, table.delimiter, table.decimal, table.encoding)
+        DataFile(table.file, table.delimiter, table.decimal, table.encoding, table.memory_limit)
     except ChoiceError as error:
         raise StudyFileError.at("[data]", in_file_words(error)) from error
     return table

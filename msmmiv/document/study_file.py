@@ -108,7 +108,7 @@ class StudyFile:
         """The data with their paths as seen from here, and how they are written down."""
         table = self.data
         paths = tuple(self._seen_from_here(p) for p in table.file)
-        return DataFile(paths, delimiter=table.delimiter, decimal=table.decimal, encoding=table.encoding)
+        return DataFile(paths, table.delimiter, table.decimal, table.encoding, table.memory_limit)
 
     def study(self, *, progress: bool | None = None) -> Study:
         """The data and the design together, read once.

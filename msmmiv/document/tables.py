@@ -28,6 +28,8 @@ class DataTable:
         Rows without site or arm; not for moments.
     delimiter, decimal, encoding : str, optional
         How a CSV file is written down, where the reader should not guess.
+    memory_limit : str, optional
+        Memory for reading CSV and Parquet files, such as "4GB".
     """
 
     file: tuple[str, ...]
@@ -35,6 +37,7 @@ class DataTable:
     delimiter: str | None = None
     decimal: Decimal | None = None
     encoding: Encoding | None = None
+    memory_limit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

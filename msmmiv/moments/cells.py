@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -87,20 +86,20 @@ class Moments(CodedCells):
         design: Design,
         *,
         missing: Missing = "error",
-        tick: Callable[[str], None] = lambda _: None,
+        progress: bool | None = None,
     ) -> Moments:
         """Pass over the rows and keep one row per cell.
 
         Parameters
         ----------
         data : frame or path
-            A frame (of which engine: see `Study`), or a CSV or Parquet file (globs allowed), read by DuckDB.
+            A frame (of which engine: see `Study`), or files: a path, glob or folder, or a `DataFile`.
         design : Design
         missing : {"error", "drop"}
             Rows that lack an outcome, mediator, covariate, weight, block or cluster are left out and
             counted. Rows that lack the site or the arm are an error unless "drop".
-        tick : callable, optional
-            Called with a sentence before each pass over the rows.
+        progress : bool, optional
+            Bars on the passes over the rows; by default on a terminal, for files.
 
         Raises
         ------
@@ -118,7 +117,7 @@ class Moments(CodedCells):
         1     1    1  2.0      4.5      2.5
         """
         check_choice(missing, Missing, "missing")
-        return cls.from_rows(open_rows(data, design, missing=missing, tick=tick))
+        return cls.from_rows(open_rows(data, design, missing=missing, progress=progress))
 
     @classmethod
     def from_rows(cls, rows: Rows) -> Moments:

@@ -7,18 +7,24 @@ import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TextIO, TypeAlias
 
 from msmmiv.errors import ChoiceError, DataError, check_choice, listing
 
-__all__ = ["DataFile", "Decimal", "Encoding", "header", "is_moments", "patterns"]
+__all__ = ["DataFile", "Decimal", "Encoding", "check_lengths", "header", "is_moments", "patterns"]
 
 Decimal: TypeAlias = Literal[".", ","]
 Encoding: TypeAlias = Literal["utf-8", "latin-1", "utf-16"]
-FILES = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
+#: What reads a file, by its ending: a function of DuckDB, or the program whose files pandas and pyreadstat read.
+FILES = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet", ".dta": "stata", ".sav": "spss",
+         ".zsav": "spss", ".sas7bdat": "sas"}  # fmt: skip
+_KINDS = {"read_csv": "CSV", "read_parquet": "Parquet", "stata": "Stata", "spss": "SPSS", "sas": "SAS"}
 #: How files begin that are no text, whatever they are called.
 _OTHERS = {b"PK\x03\x04": "an Excel workbook or a zip file", b"\xd0\xcf\x11\xe0": "an Excel workbook",
            b"PAR1": "a Parquet file", b"\x1f\x8b": "a compressed file"}  # fmt: skip
+_SIZE = re.compile(r"\d+(\.\d+)? ?([KMGT]i?B)", re.IGNORECASE)
+#: What separates fields, as far as readers look for it.
+_MARKS = (",", ";", "\t", "|")
 _HEADER = b'# {"format": "msmmiv-moments'
 _FOOTER = b'"format": "msmmiv-moments'
 
@@ -32,18 +38,21 @@ class DataFile:
     Parameters
     ----------
     paths : tuple of str
-        Paths and globs, all with one kind of ending.
+        Paths, globs and folders, all with files of one kind.
     delimiter : str, optional
         One character between fields; found by the reader if left out.
     decimal : {".", ","}, optional
         The decimal mark; a point if left out.
     encoding : {"utf-8", "latin-1", "utf-16"}, optional
         UTF-8 if left out.
+    memory_limit : str, optional
+        Memory for reading CSV and Parquet files, such as "4GB"; what does not fit is spilled into the system's folder
+        for temporary files. If left out, four fifths of the machine's.
 
     Raises
     ------
     ChoiceError
-        No path, a delimiter of several characters, or another decimal mark or encoding.
+        No path, a delimiter of several characters, another decimal mark or encoding, or a limit that is no size.
 
     Examples
     --------
@@ -55,6 +64,7 @@ class DataFile:
     delimiter: str | None = None
     decimal: Decimal | None = None
     encoding: Encoding | None = None
+    memory_limit: str | None = None
 
     def __post_init__(self) -> None:
         if not self.paths or not all(self.paths):
@@ -67,6 +77,8 @@ class DataFile:
             check_choice(self.encoding, Encoding, "encoding")
         if self.decimal == "," and self.delimiter == ",":
             raise ChoiceError("A comma cannot be both the delimiter and the decimal mark.")
+        if self.memory_limit is not None and not _SIZE.fullmatch(str(self.memory_limit)):
+            raise ChoiceError(f"memory_limit={self.memory_limit!r} must be a size such as '4GB' or '500MB'.")
 
     @property
     def options(self) -> dict[str, str]:
@@ -75,10 +87,14 @@ class DataFile:
         return {k: v for k, v in given.items() if v is not None}
 
     @property
+    def name(self) -> str:
+        """What the files are called, without their folders."""
+        return ", ".join(Path(p).name for p in self.paths)
+
+    @property
     def files(self) -> tuple[str, ...]:
         """The files that are there, sorted, each once."""
-        found = {f for p in self.paths for f in ([p] if Path(p).is_file() else glob.glob(p))}  # noqa: PTH207 - absolute patterns too
-        return tuple(sorted(f for f in found if Path(f).is_file()))
+        return tuple(sorted({f for p in self.paths for f in _files(p)}))
 
     def __str__(self) -> str:
         return ", ".join(self.paths)
@@ -90,33 +106,64 @@ def patterns(data: DataFile) -> tuple[str, list[str]]:
     Raises
     ------
     DataError
-        A folder, a file that is not there or is empty, an ending that is not read, endings of two kinds, a file
-        that is not what its ending says, or options for CSV and a Parquet file.
+        A folder without files that are read, a file that is not there or is empty, an ending that is not read, files of
+        two kinds, a file that is not what its ending says, or options for CSV and files of another kind.
     """
     found = [_pattern(path) for path in data.paths]
     readers = {reader for reader, _ in found}
     if len(readers) > 1:
-        raise DataError(f"CSV and Parquet files cannot be read as one ({data}). Convert one kind.")
+        kinds = listing([_KINDS[r] for r in sorted(readers)])
+        raise DataError(f"{kinds} files cannot be read as one ({data}). Convert one kind.")
     reader = readers.pop()
     if reader != "read_csv" and data.options:
         raise DataError(
-            f"{listing(data.options)} is about CSV files, and {str(data)!r} is Parquet; leave it out."
+            f"{listing(data.options)} is about CSV files, and {str(data)!r} is {_KINDS[reader]}; leave it out."
+        )
+    if reader not in ("read_csv", "read_parquet") and data.memory_limit is not None:
+        raise DataError(
+            f"memory_limit={data.memory_limit!r} is about CSV and Parquet files, which are streamed; {str(data)!r} is "
+            f"{_KINDS[reader]} and is read as a whole. Leave it out, or convert the file to Parquet."
         )
     for file in data.files:
         if Path(file).stat().st_size == 0:
             raise DataError(f"File {file!r} is empty.")
         if reader == "read_csv":
             _check_start(file)
-    return reader, [pattern for _, pattern in found]
+    return reader, [pattern for _, patterns in found for pattern in patterns]
 
 
 def header(file: str, data: DataFile) -> list[str]:
     """The names in the first line of a CSV file, as they are spelt."""
-    encoding = {"latin-1": "latin-1", "utf-16": "utf-16"}.get(data.encoding or "", "utf-8-sig")
-    with Path(file).open(encoding=encoding, errors="replace", newline="") as lines:
+    with _text(file, data) as lines:
         if data.delimiter:
             return [n.strip() for n in next(csv.reader(lines, delimiter=data.delimiter), [])]
-        return [n.strip("\"' ") for n in re.split(r"[,;|\t]", lines.readline().strip())]
+        return [n.strip("\"' ") for n in re.split(f"[{''.join(_MARKS)}]", lines.readline().strip())]
+
+
+def _text(file: str, data: DataFile) -> TextIO:
+    encoding = {"latin-1": "latin-1", "utf-16": "utf-16"}.get(data.encoding or "", "utf-8-sig")
+    return Path(file).open(encoding=encoding, errors="replace", newline="")
+
+
+def check_lengths(data: DataFile) -> None:
+    """Refuse CSV files with a row that is longer or shorter than the header, and name the row.
+
+    Raises
+    ------
+    DataError
+    """
+    for file in data.files:
+        with _text(file, data) as lines:
+            first = next(lines, "")
+            mark = max(_MARKS, key=first.count)
+            rows = csv.reader(lines, delimiter=mark)
+            wanted = len(next(csv.reader([first], delimiter=mark), []))
+            for row in rows:
+                if row and len(row) != wanted:
+                    raise DataError(
+                        f"Line {rows.line_num + 1:,} of {file!r} has {len(row)} fields, and the header {wanted}. Is "
+                        "the file cut off? Mend the line or write the file again."
+                    )
 
 
 def is_moments(path: str | Path) -> bool:
@@ -137,26 +184,50 @@ def is_moments(path: str | Path) -> bool:
         return _FOOTER in file.read(length)
 
 
-def _pattern(name: str) -> tuple[str, str]:
+def _files(path: str) -> list[str]:
+    """The files behind a path, a glob or a folder."""
+    if Path(path).is_file():
+        return [path]
+    if Path(path).is_dir():
+        return _inside(Path(path))
+    return [f for f in glob.glob(path, recursive=True) if Path(f).is_file()]  # noqa: PTH207 - absolute patterns too
+
+
+def _inside(folder: Path) -> list[str]:
+    """Files in a folder and below; what begins with a dot or a bar is the engine's that wrote the others."""
+    found = [f for f in folder.rglob("*") if f.suffix.lower() in FILES and f.is_file()]
+    return [str(f) for f in found if not any(part[0] in "._" for part in f.relative_to(folder).parts)]
+
+
+def _pattern(name: str) -> tuple[str, list[str]]:
     path = Path(name)
     if path.is_dir():
-        ending = next((e for e in FILES if any(path.glob(f"*{e}"))), ".csv")
-        raise DataError(
-            f"{str(path)!r} is a folder. To read its files as one, give {str(path / f'*{ending}')!r}."
-        )
+        inside = _inside(path)
+        readers = {FILES[Path(f).suffix.lower()] for f in inside}
+        if not readers:
+            raise DataError(
+                f"The folder {str(path)!r} holds no file that ends in one of {listing(FILES, quote=True)}."
+            )
+        if len(readers) > 1:
+            kinds = listing([_KINDS[r] for r in sorted(readers)])
+            raise DataError(
+                f"The folder {str(path)!r} holds {kinds} files. To read those of one kind, give a pattern such as "
+                f"{str(path / f'*{Path(inside[0]).suffix}')!r}."
+            )
+        return readers.pop(), [glob.escape(f) for f in sorted(inside)]
     reader = FILES.get(path.suffix.lower())
     if reader is None:
         raise DataError(
             f"{path.name!r} does not end in one of {listing(FILES, quote=True)}. Convert the file, or read it "
-            "into a pandas frame and give that."
+            "into a frame and give that."
         )
     if path.is_file():
-        return reader, glob.escape(str(path))
+        return reader, [glob.escape(str(path))]
     if not any(mark in str(path) for mark in "*?["):
         near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}")) if path.parent.is_dir() else []
         found = f" The folder has {listing(near, quote=True, most=5)}." if near else ""
         raise DataError(f"File {str(path)!r} was not found.{found}")
-    return reader, str(path)
+    return reader, [str(path)]
 
 
 def _check_start(file: str) -> None:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from msmmiv.design import Design
 from msmmiv.errors import DataError, MomentsFileError
+from msmmiv.moments.files import read_parquet, write_parquet
 from msmmiv.moments.flow import SampleFlow
-from msmmiv.moments.frames import read_parquet, write_parquet
 from msmmiv.moments.sums import CellSums
 
 __all__ = ["FORMAT", "read_table", "write_table"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -19,7 +19,8 @@ from msmmiv.errors import (
     count,
 )
 from msmmiv.linalg import Array
-from msmmiv.moments.frames import Frame, collected, frame_of, reading
+from msmmiv.moments.engine_errors import reading
+from msmmiv.moments.frames import Frame, collected, open_frame
 from msmmiv.moments.sums import Rows
 
 __all__ = ["open_rows"]
@@ -30,9 +31,7 @@ NO_LABELS = (nw.Binary, nw.List, nw.Array, nw.Struct)
 AS_TEXT = (nw.Categorical, nw.Enum, nw.Unknown, getattr(nw, "Map", nw.Unknown))
 
 
-def open_rows(
-    data: Any, design: Design, *, missing: str, tick: Callable[[str], None] = lambda _: None
-) -> Rows:
+def open_rows(data: Any, design: Design, *, missing: str, progress: bool | None = None) -> Rows:
     """Open a data source, check every role, count what is missing, and keep the complete rows.
 
     Raises
@@ -51,16 +50,16 @@ def open_rows(
             f"The design must be a Design, not {type(design).__name__}: mm.Design(outcome=...) or "
             "mm.Design.from_formula('outcome ~ covariates | site | mediators ~ treatment')."
         )
-    raw, source = frame_of(data, design)
-    frame, keys = _renamed(raw, source, design)
-    tick("counts and means")
+    opened = open_frame(data, design, progress=progress)
+    source = opened.name
+    frame, keys = _renamed(opened.frame, source, design)
     values = [f"v{j}" for j in range(len(design.variables))]
     named: dict[str, str] = dict(zip(values, design.variables, strict=True))
     named |= {"w": design.weights} if design.weights else {}
     named |= {k: getattr(design, "treatment" if k == "arm" else k) for k in keys}
     frame = _flagged(frame, design, named)
     # Infinities of both signs add up to NaN, which is noticed in _centre.
-    with np.errstate(invalid="ignore"):
+    with opened.passes.step("counts and means"), np.errstate(invalid="ignore"):
         counts = collected(frame.select(*_counts(design, values, named)), source).iloc[0]
     rows_in, complete = int(counts["rows"] or 0), int(counts["complete"] or 0)
     if design.weights:
@@ -75,7 +74,7 @@ def open_rows(
     return Rows(
         design=design, frame=frame.select(*(c for c in named)), keys=keys, rows_in=rows_in,
         missing=tuple(lost.items()), incomplete=rows_in - complete, missing_cells=table,
-        centre=_centre(frame, source, values, counts), source=source, tick=tick,
+        centre=_centre(frame, source, values, counts), source=source, passes=opened.passes,
     )  # fmt: skip
 
 

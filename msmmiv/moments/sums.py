@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations_with_replacement
@@ -24,6 +24,7 @@ from msmmiv.errors import DataError, listing
 from msmmiv.linalg import Array
 from msmmiv.moments.frames import Frame, collected, joined
 from msmmiv.moments.labels import plain
+from msmmiv.progress import Passes
 
 __all__ = ["CellSums", "Rows"]
 
@@ -63,12 +64,11 @@ class Rows:
     missing_cells: pd.DataFrame
     centre: Array
     source: str
-    tick: Callable[[str], None]
+    passes: Passes
 
     def cell_sums(self) -> CellSums:
         """Group the rows once, and once more if centring at the column means has lost digits."""
-        self.tick("sums of centred products")
-        with np.errstate(over="ignore", invalid="ignore"):
+        with self.passes.step("sums of centred products"), np.errstate(over="ignore", invalid="ignore"):
             sums = _grouped(self, [nw.col(f"v{j}") - m for j, m in enumerate(self.centre.tolist())])
         wild = ~np.isfinite(sums.scatter + sums.squared_scatter).all(axis=(0, 1))
         if wild.any():
@@ -78,13 +78,13 @@ class Rows:
             )
         if not _cancelled(sums):
             return _shifted(sums, self.centre)
-        self.tick("second centring")
         cells = sums.keys.copy()
         centre = self.centre + sums.mean
         for j in range(centre.shape[1]):
             cells[f"c{j}"] = centre[:, j]
         both = joined(self.frame, cells, self.keys, "left")
-        again = _grouped(self, [nw.col(f"v{j}") - nw.col(f"c{j}") for j in range(centre.shape[1])], both)
+        with self.passes.step("second centring"):
+            again = _grouped(self, [nw.col(f"v{j}") - nw.col(f"c{j}") for j in range(centre.shape[1])], both)
         order = pd.MultiIndex.from_frame(sums.keys).get_indexer(pd.MultiIndex.from_frame(again.keys))
         return _shifted(again, centre[order])
 
@@ -103,16 +103,17 @@ class Rows:
         0  3.0  1.0  a  0
         1  4.0  2.0  a  1
         """
-        self.tick("all rows")
         names = {f"v{j}": column for j, column in enumerate(self.design.variables)}
         names |= {k: getattr(self.design, "treatment" if k == "arm" else k) for k in self.keys}
         names |= {"w": self.design.weights} if self.design.weights else {}
-        return collected(self.frame.select(*names), self.source).rename(columns=names)
+        with self.passes.step("all rows"):
+            return collected(self.frame.select(*names), self.source).rename(columns=names)
 
     def _beside(self, table: pd.DataFrame, on: Sequence[str]) -> Frame:
         """Join constants to the rows by label; rows without a match (sites left out) go."""
         # A group-by, since `unique` sorts all rows on Spark.
-        native = collected(self.frame.group_by(*on).agg(nw.len().alias("rows")), self.source)[list(on)]
+        with self.passes.step("labels"):
+            native = collected(self.frame.group_by(*on).agg(nw.len().alias("rows")), self.source)[list(on)]
         native["match"] = list(map(tuple, native[list(on)].map(plain).to_numpy(dtype=object)))
         keyed = table.drop(columns=list(on))
         keyed["match"] = list(map(tuple, table[list(on)].to_numpy(dtype=object)))
@@ -153,7 +154,6 @@ class Rows:
         meat : (G, R, k, k) array
             One matrix per residual; G is the number of sites, or 1.
         """
-        self.tick("products of residuals and regressors")
         frame = self._beside(cells, on)
         e = [f"e{j}" for j in range(len(residuals))]
         z = [f"z{j}" for j in range(len(regressors))]
@@ -183,11 +183,12 @@ class Rows:
             **{n: nw.col(f"f{a}") * nw.col(z[c]) * nw.col(z[d]) for n, (a, c, d) in names.items()}
         )
         sums = [nw.col(n).sum() for n in names]
-        got = (
-            _aggregated(self, frame, ["site"], sums)
-            if by_site
-            else collected(frame.select(*sums), self.source)
-        )
+        with self.passes.step("products of residuals and regressors"):
+            got = (
+                _aggregated(self, frame, ["site"], sums)
+                if by_site
+                else collected(frame.select(*sums), self.source)
+            )
         meat = np.zeros((len(got), len(e), len(z), len(z)))
         for n, (a, c, d) in names.items():
             meat[:, a, c, d] = meat[:, a, d, c] = got[n].to_numpy(dtype=float)

@@ -207,7 +207,7 @@ def test_altered_files_are_refused(change, saved):
 
 
 def test_an_altered_parquet_file_is_refused(tmp_path):
-    from msmmiv.moments.frames import read_parquet, write_parquet
+    from msmmiv.moments.files import read_parquet, write_parquet
 
     path = moments(people(10)).save(tmp_path / "m.parquet")
     text, table = read_parquet(path)

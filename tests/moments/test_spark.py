@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,3 +118,14 @@ def test_a_task_that_fails_is_one_clear_error(spark):
         mm.Moments.from_data(frame, design())
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def test_the_example_for_a_cluster_runs(spark, monkeypatch, capsys):
+    """In this session, which it would otherwise end."""
+    example = Path(__file__).resolve().parents[2] / "examples" / "spark_moments.py"
+    monkeypatch.setattr(type(spark), "stop", lambda _: None)
+    monkeypatch.setattr("sys.argv", [str(example)])
+    runpy.run_path(str(example), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "40 cells of 2,032 people came to the driver" in said
+    assert "ujive" in said.lower()

@@ -9,8 +9,8 @@ import numpy as np
 from msmmiv.errors import ChoiceError
 from msmmiv.estimate.between.eb_many import Blocks, many_path
 from msmmiv.estimate.between.eb_score import Samples, ScorePath, score_path
-from msmmiv.inference.progress import watched
 from msmmiv.linalg import Array, Codes, frozen
+from msmmiv.progress import watched
 
 __all__ = ["Calibration", "IndependentRows", "SharedRows", "calibrate"]
 

@@ -27,11 +27,11 @@ from msmmiv.estimate.between.rows import DIRECT, BetweenFit, BetweenRows
 from msmmiv.estimate.between.slope_test import SlopeTest
 from msmmiv.estimate.between.wild_score import wild_score
 from msmmiv.inference.confidence_set import ConfidenceSet
-from msmmiv.inference.progress import watched
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestResult, TestStatistic
 from msmmiv.linalg import Array
 from msmmiv.notebook import card, frame_table, label, number, prose
+from msmmiv.progress import watched
 
 __all__ = ["Decomposition"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from msmmiv.errors import ChoiceError, whole_number
 from msmmiv.estimate.between.reml_many import check_one_mediator, fit_many
 from msmmiv.estimate.between.rows import BetweenRows
-from msmmiv.inference.progress import watched
 from msmmiv.linalg import Array, frozen
+from msmmiv.progress import watched
 
 __all__ = ["RemlBootstrap", "reml_bootstrap"]
 

@@ -29,8 +29,8 @@ from msmmiv.estimate.between.normal_equations import (
 from msmmiv.estimate.between.pairs import resampled
 from msmmiv.estimate.between.rows import BetweenFit, BetweenRows
 from msmmiv.estimate.between.simex_draws import LAMBDAS, SimexRun, noise_root, simulate
-from msmmiv.inference.progress import watched
 from msmmiv.linalg import Array, frozen
+from msmmiv.progress import watched
 
 __all__ = ["SIMEX", "Extrapolant", "SimexFit", "SimexPath"]
 
