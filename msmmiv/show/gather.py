@@ -80,15 +80,18 @@ def gather(
     # `fit` has already succeeded with these moments, so plain 2SLS is among them.
     two_stage = next(f for f in fits if f.method == "2sls" and f.direct_effect == direct_effect)
     design = study.moments.design
+    # The audit made here has asked for the same rank; one that is handed in may be of other data or draws.
+    found = study.audit() if audit is None else audit
+    ranked = None if audit is not None or direct_effect else found.results.get("rank")
     return Analysis(
         title=title or f"Effects of {', '.join(design.mediators)} on {design.outcome}",
         source=study.source, moments=study.moments, effects=study.effects, headline=headline,
-        two_stage=two_stage, fits=fits, skipped=skipped, rank=study.rank(direct_effect=direct_effect),
+        two_stage=two_stage, fits=fits, skipped=skipped, rank=ranked or study.rank(direct_effect=direct_effect),
         anderson_rubin=tuple(_anderson_rubin(study, m, direct_effect=direct_effect) for m in design.mediators),
         heterogeneity=_or_reason("Heterogeneity", lambda: study.heterogeneity(direct_effect=direct_effect)),
         bias=_or_reason("Bias decomposition", study.bias_decomposition),
         leave_one_out=_or_reason("Leave-one-out", lambda: leave_one_out(headline, study.moments.sites)),
-        audit=study.audit() if audit is None else audit,
+        audit=found,
     )  # fmt: skip
 
 

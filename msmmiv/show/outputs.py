@@ -102,7 +102,7 @@ def write_outputs(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     table = iv_table(analysis)
     for ending in ("tex", "html", "md", "csv"):
         files[f"table_{ending}"] = table.save(path / f"table.{ending}")
-    pictures = gallery(analysis)
+    pictures = _settled(gallery(analysis))
     _write(files["report"], render_report(analysis, pictures=pictures))
     _write(files["summary"], summary_text(analysis))
     _write(files["estimates"], table_text(_estimates(analysis)))
@@ -176,7 +176,7 @@ def write_decomposition(found: Decomposition, folder: str | Path) -> dict[str, P
     path = _made(folder)
     names = {"page": "html", "decomposition": "txt", "json": "json"}
     files = {name: path / f"decomposition.{ending}" for name, ending in names.items()}
-    frames, pictures = decomposition_frames(found), decomposition_pictures(found)
+    frames, pictures = decomposition_frames(found), _settled(decomposition_pictures(found))
     _write(files["page"], render_decomposition(found, pictures=pictures, frames=frames))
     _write(files["decomposition"], decomposition_text(found))
     _write(files["json"], json_text(decomposition_dict(found, frames)))
@@ -216,7 +216,7 @@ def write_audit(audit: Audit, folder: str | Path) -> dict[str, Path]:
     ['arm_shares', 'attrition', 'attrition_by_site', 'audit']
     """
     path = _made(folder)
-    pictures, dag = audit_pictures(audit), audit.dag
+    pictures, dag = _settled(audit_pictures(audit)), audit.dag
     texts = {
         "page": ("audit.html", render_audit(audit, pictures=pictures)),
         "checklist": ("checklist.html", checklist(audit=audit)),
@@ -263,6 +263,11 @@ def _rank_files(report: RankReport, path: Path) -> dict[str, Path]:
         files[f"rank_{name}"] = path / f"rank_{name}.csv"
         _write(files[f"rank_{name}"], table_text(frame))
     return files
+
+
+def _settled(pictures: Sequence[Picture]) -> tuple[Picture, ...]:
+    """Pictures that page and files share: nothing changes them in between."""
+    return tuple(p.settled() for p in pictures)
 
 
 def _figures(pictures: Sequence[Picture], path: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -120,11 +120,25 @@ class Picture:
     data: pd.DataFrame
     caption: str
     alt: str
+    _drawn: dict[tuple[str, int], str] | None = None
 
     @property
     def axes(self) -> list[Axes]:
         """The axes of the figure, in the order in which they were made."""
         return list(self.figure.axes)
+
+    def settled(self) -> Picture:
+        """The same picture for a figure that nobody changes any more: its SVG is drawn once, for page and file.
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> from msmmiv.show.plots import forest
+        >>> picture = forest(mm.SiteEffects.from_moments(mm.data.star())).settled()
+        >>> picture.svg() is picture.svg()
+        True
+        """
+        return replace(self, _drawn={})
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write ``<name>.png`` (200 dpi) and ``<name>.svg`` into a folder, which is made if it is not there.
@@ -220,6 +234,17 @@ class Picture:
         return buffer.getvalue()
 
     def _element(self, prefix: str, dpi: int) -> str:
+        if self._drawn is None:
+            return self._rendered(prefix, dpi)
+        # Dots per inch are those of layers of many points; a figure that has none looks the same at any.
+        for key in ((prefix, 0), (prefix, dpi)):
+            if key in self._drawn:
+                return self._drawn[key]
+        text = self._rendered(prefix, dpi)
+        self._drawn[prefix, dpi if "<image" in text else 0] = text
+        return text
+
+    def _rendered(self, prefix: str, dpi: int) -> str:
         buffer = io.StringIO()
         with drawing():
             self.figure.savefig(buffer, format="svg", dpi=dpi, metadata={"Date": None})

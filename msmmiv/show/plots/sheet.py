@@ -148,7 +148,14 @@ def _draw(figure: Figure) -> list[warnings.WarningMessage]:
         warnings.filterwarnings(
             "ignore", message=r"Matplotlib currently does not support", category=UserWarning
         )
-        figure.draw_without_rendering()
+        engine = figure.get_layout_engine()
+        if engine is None or any(axes.get_aspect() != "auto" for axes in figure.axes):
+            figure.draw_without_rendering()
+        else:  # places alone: what stands on the axes is drawn when a file is made
+            engine.execute(figure)
+            for axes in figure.axes:  # asking for its labels brings an axis up to date with its new length
+                axes.get_xticklabels()
+                axes.get_yticklabels()
     return said
 
 
