@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -67,21 +68,42 @@ def study_of(df: pd.DataFrame, **more: object) -> mm.Study:
     return mm.Study(df, design)
 
 
+@functools.cache
+def made(name: str) -> mm.Study:
+    make, more = MADE[name]
+    return study_of(make(), **more)
+
+
+@functools.cache
+def _answer(name: str, estimator: str, kind: str, *, direct: bool) -> mm.Estimate | MsmmivError:
+    try:
+        return made(name).fit(ESTIMATORS[estimator], cov_type=kind, direct_effect=direct)
+    except MsmmivError as error:
+        return error
+
+
+def fitted(name: str, estimator: str, kind: str, *, direct: bool = False) -> mm.Estimate:
+    """A fit, or its refusal; several tests ask for the same ones, and results are frozen."""
+    found = _answer(name, estimator, kind, direct=direct)
+    if isinstance(found, MsmmivError):
+        raise found
+    return found
+
+
 @pytest.fixture(scope="module", params=MADE, ids=str)
 def case(request: pytest.FixtureRequest) -> tuple[str, mm.Study]:
-    make, more = MADE[request.param]
-    return request.param, study_of(make(), **more)
+    return request.param, made(request.param)
 
 
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_number_a_status_or_a_named_error(case: tuple[str, mm.Study], direct: bool) -> None:
-    name, study = case
+    name, _ = case
     done = 0
     for estimator, kind in PAIRS:
         if kind in ("HC0", "HC3") and (direct or name in ("dose", "covariates")):
             continue  # passes over the rows that HC1 and HC2 make too
         try:
-            fit = study.fit(ESTIMATORS[estimator], cov_type=kind, direct_effect=direct)
+            fit = fitted(name, estimator, kind, direct=direct)
         except MsmmivError as error:
             _expected(name, estimator, kind, error, direct=direct)
             continue
@@ -173,13 +195,11 @@ def test_frequency_weights_are_expanded_rows(clusters: int, direct: bool) -> Non
 
 @pytest.mark.parametrize("name", MADE)
 def test_moments_give_what_the_frame_gives(name: str) -> None:
-    make, more = MADE[name]
-    study = study_of(make(), **more)
-    alone = mm.Study(study.moments)
-    for estimator in ESTIMATORS.values():
+    alone = mm.Study(made(name).moments)
+    for label, estimator in ESTIMATORS.items():
         for kind in ("site", "classical"):
             try:
-                expected = study.fit(estimator, cov_type=kind)
+                expected = fitted(name, label, kind)
             except MsmmivError as error:
                 with pytest.raises(type(error)):
                     alone.fit(estimator, cov_type=kind)
@@ -198,12 +218,12 @@ def test_t_ratios_do_not_depend_on_units(name: str, direct: bool) -> None:
     df = make()
     names = [c for c in df if c.startswith("m")]
     moved = df.assign(y=df["y"] * 2 + 1e6, **{c: df[c] * 1e-6 for c in names})
-    one, other = study_of(df, **more), study_of(moved, **more)
+    other = study_of(moved, **more)
     for estimator, kind in PAIRS:
         if kind in ("HC0", "HC1", "HC3") and name != "plain":
             continue
         try:
-            a = one.fit(ESTIMATORS[estimator], cov_type=kind, direct_effect=direct)
+            a = fitted(name, estimator, kind, direct=direct)
         except MsmmivError as error:
             with pytest.raises(type(error)):
                 other.fit(ESTIMATORS[estimator], cov_type=kind, direct_effect=direct)

@@ -67,9 +67,9 @@ def test_few_rows_no_longer_look_like_differences_between_sites():
     plain, taken = [], []
     for seed in range(120):
         found = effects(100 + seed)
-        taken.append(mm.heterogeneity(found).q.pvalue)
-        d = mm.heterogeneity(found).q_coefficients
-        plain.append(chdtrc(19, mm.anderson_rubin_test(known(found), d).stat))
+        page = mm.heterogeneity(found)
+        taken.append(page.q.pvalue)
+        plain.append(chdtrc(19, mm.anderson_rubin_test(known(found), page.q_coefficients).stat))
     assert (np.array(plain) < 0.05).mean() > 0.15
     assert (np.array(taken) < 0.05).mean() < 0.1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import msmmiv as mm
+from msmmiv.show.plots import gallery
 from tests.show.helpers import HOSTILE, design, trial
 
 
@@ -31,3 +32,19 @@ def hostile():
     rows = trial(HOSTILE, names=names)
     roles = mm.Design(outcome=names[0], mediators=[names[1]], site=names[3], treatment=names[4])
     return mm.Study(rows, roles).analysis()
+
+
+@pytest.fixture(scope="session")
+def one_drawn(one):
+    """The figures of an analysis, for tests that read them; drawing them takes longer than the analysis."""
+    return gallery(one)
+
+
+@pytest.fixture(scope="session")
+def two_drawn(two):
+    return gallery(two)
+
+
+@pytest.fixture(scope="session")
+def hostile_drawn(hostile):
+    return gallery(hostile)

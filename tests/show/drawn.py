@@ -58,9 +58,16 @@ def shown_texts(figure):
     return [t for t in figure.findobj(Text) if id(t) not in gone and t.get_visible() and t.get_text().strip()]
 
 
+def settle(figure):
+    """Letters where files have them: places of axes are known before, those of their letters when they are drawn."""
+    if figure.stale:
+        figure.draw_without_rendering()
+
+
 def check_print(picture, width):
     """As wide as the sheet at most, no letter below 7 points, none cut at the edge."""
     figure = picture.figure
+    settle(figure)
     wide = figure.get_figwidth()
     dag = picture.name == "causal_dag"  # its boxes are as wide as their names
     assert wide <= INCHES[width] + (0.6 if dag else 1e-9)
@@ -81,6 +88,7 @@ def check_print(picture, width):
 
 def check_room(picture, *, least=0.3):
     """The one panel of a figure has its part of the sheet's width, and words on it stay on it."""
+    settle(picture.figure)
     panels = [axes for axes in picture.figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
     if len(panels) == 1:
         assert panels[0].get_window_extent().width >= least * picture.figure.bbox.width

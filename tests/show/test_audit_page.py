@@ -27,8 +27,13 @@ def audit():
 
 
 @pytest.fixture(scope="module")
-def page(audit):
-    return render_audit(audit)
+def pictures(audit):
+    return audit_pictures(audit)
+
+
+@pytest.fixture(scope="module")
+def page(audit, pictures):
+    return render_audit(audit, pictures=pictures)
 
 
 def part(page, number):
@@ -100,12 +105,12 @@ def test_conditions_have_a_heading(page):
     _, heading, after = page.partition("<h3>Beyond the graph this needs:</h3>")
     assert heading
     assert "inside each site" in after[:400]
-    plain = render_audit(mm.Study(mm.data.star()).audit(draws=199))
+    plain = render_audit(mm.Study(mm.data.star()).audit(draws=199), pictures=())
     assert "Beyond the graph this needs" not in plain
 
 
-def test_figures_stand_by_their_assumptions(page, audit):
-    names = [p.name for p in audit_pictures(audit)]
+def test_figures_stand_by_their_assumptions(page, audit, pictures):
+    names = [p.name for p in pictures]
     assert "sensitivity_direct_effect" in names
     assert page.count("<svg ") == len(names)
     everything = [*names, "sensitivity_correlation"]

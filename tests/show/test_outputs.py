@@ -15,7 +15,6 @@ import msmmiv as mm
 from msmmiv.errors import OutputError
 from msmmiv.show.iv_table import iv_table
 from msmmiv.show.outputs import write_audit, write_outputs
-from msmmiv.show.plots import gallery
 from msmmiv.show.provenance import moments_digest
 from msmmiv.show.summary import summary_text
 from tests.show.helpers import design, trial
@@ -26,8 +25,8 @@ def files(two, tmp_path_factory):
     return write_outputs(two, tmp_path_factory.mktemp("out") / "deep" / "folder")
 
 
-def test_everything_is_there(files, two):
-    figures = sorted(picture.name for picture in gallery(two))
+def test_everything_is_there(files, two, two_drawn):
+    figures = sorted(picture.name for picture in two_drawn)
     assert {"causal_dag", "compliance_scatter", "partial_1", "partial_2", "rank_spectrum"} < set(figures)
     assert sorted(files) == [
         "estimates", *(f"figures/{name}" for name in figures), "moments", "rank_correlation", "rank_directions",

@@ -14,7 +14,7 @@ import pytest
 
 import msmmiv as mm
 from msmmiv.errors import DataError
-from msmmiv.show.plots import estimates, forest, gallery, partial_plots, site_scatter
+from msmmiv.show.plots import audit_pictures, estimates, forest, gallery, partial_plots, site_scatter
 from msmmiv.show.plots.picture import label
 from msmmiv.show.words import number, one_line, printable, short
 from tests.show.helpers import HOSTILE, design, trial
@@ -133,25 +133,26 @@ def test_estimates_hold_every_fit(two):
 @pytest.mark.parametrize("study", ["one", "two", "hostile"])
 def test_svgs_are_xml_with_ids_of_their_own(study, request):
     seen: set[str] = set()
-    for picture in gallery(request.getfixturevalue(study)):
-        root = ET.fromstring(picture.svg())  # noqa: S314 - made a line earlier
+    for picture in request.getfixturevalue(f"{study}_drawn"):
+        svg = picture.svg()
+        root = ET.fromstring(svg)  # noqa: S314 - made a line earlier
         ids = [e.get("id") for e in root.iter() if e.get("id")]
         assert len(ids) == len(set(ids))
         assert not seen & set(ids)
         seen |= set(ids)
-        used = re.findall(r'(?:url\(#|href="#)([^")]+)', picture.svg())
+        used = re.findall(r'(?:url\(#|href="#)([^")]+)', svg)
         assert set(used) <= set(ids)
         assert root.get("role") == "img"
         assert root.find("{http://www.w3.org/2000/svg}title").text == printable(picture.alt)
 
 
-def test_saving_gives_the_same_bytes_twice(one, tmp_path: Path):
-    for name in ("a", "b"):
+def test_drawing_and_saving_gives_the_same_bytes_twice(one, one_drawn, tmp_path: Path):
+    for name, pictures in (("a", one_drawn), ("b", gallery(one))):
         (tmp_path / name).mkdir()
-        for picture in gallery(one):
+        for picture in pictures:
             picture.save(tmp_path / name)
     files = sorted(p.name for p in (tmp_path / "a").iterdir())
-    drawn = sorted(picture.name for picture in gallery(one))
+    drawn = sorted(picture.name for picture in one_drawn)
     assert {"causal_dag", "compliance_map", "estimates", "forest", "rank_spectrum", "site_scatter"} < set(
         drawn
     )
@@ -192,3 +193,19 @@ def test_labels_are_short_and_on_one_line(text):
 )  # fmt: skip
 def test_numbers(value, text):
     assert number(value) == text
+
+
+def test_the_gallery_has_those_of_rank_before_the_audits(two, two_drawn):
+    names = [p.name for p in two_drawn]
+    assert names[9:] == [p.name for p in audit_pictures(two.audit)]
+    assert names[:9] == [
+        "estimates",
+        "partial_1",
+        "partial_2",
+        "forest",
+        "weights",
+        "leave_one_out",
+        "rank_spectrum",
+        "compliance_scatter",
+        "compliance_map",
+    ]

@@ -10,10 +10,8 @@ import pytest
 
 import msmmiv as mm
 from msmmiv.show.plots import (
-    audit_pictures,
     compliance_map,
     compliance_scatter,
-    gallery,
     rank_pictures,
     rank_spectrum,
 )
@@ -294,20 +292,3 @@ def test_pictures_are_the_same_bytes_twice(two, tmp_path):
             picture.save(tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-
-
-def test_the_gallery_has_them_before_the_audits(request):
-    analysis = mm.Study(trial(range(9)), design("m1", "m2")).analysis()
-    names = [p.name for p in gallery(analysis)]
-    assert names[9:] == [p.name for p in audit_pictures(analysis.audit)]
-    assert names[:9] == [
-        "estimates",
-        "partial_1",
-        "partial_2",
-        "forest",
-        "weights",
-        "leave_one_out",
-        "rank_spectrum",
-        "compliance_scatter",
-        "compliance_map",
-    ]

@@ -35,8 +35,9 @@ def exact():
 
 
 @pytest.fixture(scope="module")
-def section(two):
-    return re.search(r'<section aria-labelledby="rank">.*?</section>', render_report(two), re.DOTALL)[0]
+def section(two, two_drawn):
+    page = render_report(two, pictures=two_drawn)
+    return re.search(r'<section aria-labelledby="rank">.*?</section>', page, re.DOTALL)[0]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_arms_have_a_column(three_arms):
     assert [row[1].text for row in table.rows] == ["letter", "visit"] * 2
 
 
-def test_ten_sites_are_listed_and_the_file_has_all(tmp_path):
+def test_ten_sites_are_listed_and_the_file_has_all(tmp_path, undrawn):
     report = mm.Study(trial(range(14), n=8), design("m1", "m2")).rank(draws=19)
     table = rank_tables.leverage(report)
     assert (len(table.rows), "10 of 14 sites" in table.caption) == (10, True)
@@ -102,7 +103,7 @@ def test_ten_sites_are_listed_and_the_file_has_all(tmp_path):
     assert len(pd.read_csv(write_rank(report, tmp_path)["rank_leverage"])) == 14
 
 
-def test_without_noise_the_reason_is_said(tmp_path):
+def test_without_noise_the_reason_is_said(tmp_path, unsaved):
     analysis = exact().analysis()
     words = Page(render_report(analysis, pictures=UNDRAWN)).words
     assert analysis.rank.why_no_spectrum in words
