@@ -1,7 +1,7 @@
 """Sum a trial on a Spark cluster; what comes back to the driver is one line per site and arm.
 
-    spark-submit examples/spark_moments.py PATH --outcome y --treatment t --mediator m --site s --out moments.csv
-    python examples/spark_moments.py    # a small made-up trial, in local mode
+spark-submit examples/spark_moments.py PATH --outcome y --treatment t --mediator m --site s --out moments.csv
+python examples/spark_moments.py    # a small made-up trial, in local mode
 """
 
 import argparse

@@ -23,6 +23,7 @@ from msmmiv.diagnose.sensitivity import direct_effect_line
 from msmmiv.diagnose.sensitivity_correlation import compliance_effect_correlation
 from msmmiv.diagnose.sensitivity_omitted import omitted_mediator
 from msmmiv.diagnose.sensitivity_within import within_site_covariance
+from msmmiv.diagnose.suppression import SuppressionEffect, suppression_effect
 from msmmiv.diagnose.within_site import within_site_subgroups
 from msmmiv.estimate import estimating_equations, fit
 from msmmiv.estimate.between.bayes import StructuralBayes
@@ -81,15 +82,16 @@ __all__ = [
     "CausalDAG", "ConfidenceSet", "CorrectedNormal", "DataFile", "Decomposition", "Design", "EbScore", "Estimate",
     "Finding", "FirstStage", "Fuller", "Heterogeneity", "KnappHartung", "LambdaCorrected", "Moments",
     "NotApplicable", "RankReport", "ReducedForm", "SampleFlow", "SimulatedTrial", "SiteEffects", "SiteEquations",
-    "SiteRatios", "Strata", "StructuralBayes", "StructuralReml", "Study", "StudyFile", "Subgroups", "SurfaceTest",
-    "TestStatistic", "WildTest", "__version__", "anderson_rubin_set", "anderson_rubin_test", "audit_assumptions",
-    "bias_decomposition", "cascade", "check_study", "checklist", "compliance_effect_correlation",
-    "compliance_strata", "conditional_lr_set", "conditional_lr_test", "corrected_iv", "covariate_balance",
-    "crossfit", "data", "decompose", "direct_effect_line", "errors", "estimating_equations", "fieller_sets",
-    "find_subgroups", "fit", "heterogeneity", "independence", "init_study", "kleibergen_set", "kleibergen_test",
-    "load_assumptions", "many_instrument_ar_set", "many_instrument_ar_test", "omitted_mediator", "rank",
-    "read_study", "run_study", "simulate", "site_by_treatment", "strata_as_sites", "surface_test", "wild_set",
-    "wild_test", "within_site_covariance", "within_site_subgroups", "write_checklist",
+    "SiteRatios", "Strata", "StructuralBayes", "StructuralReml", "Study", "StudyFile", "Subgroups",
+    "SuppressionEffect", "SurfaceTest", "TestStatistic", "WildTest", "__version__", "anderson_rubin_set",
+    "anderson_rubin_test", "audit_assumptions", "bias_decomposition", "cascade", "check_study", "checklist",
+    "compliance_effect_correlation", "compliance_strata", "conditional_lr_set", "conditional_lr_test",
+    "corrected_iv", "covariate_balance", "crossfit", "data", "decompose", "direct_effect_line", "errors",
+    "estimating_equations", "fieller_sets", "find_subgroups", "fit", "heterogeneity", "independence", "init_study",
+    "kleibergen_set", "kleibergen_test", "load_assumptions", "many_instrument_ar_set", "many_instrument_ar_test",
+    "omitted_mediator", "rank", "read_study", "run_study", "simulate", "site_by_treatment", "strata_as_sites",
+    "suppression_effect", "surface_test", "wild_set", "wild_test", "within_site_covariance",
+    "within_site_subgroups", "write_checklist",
 ]  # fmt: skip
 
 #: Loaded when first asked for: they bring pages, tables and figures with them, which many programs never need.

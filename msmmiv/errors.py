@@ -22,6 +22,7 @@ __all__ = [
     "DesignError",
     "GraphError",
     "LabelWarning",
+    "MergeWarning",
     "MissingDataError",
     "MissingExtraError",
     "MomentsFileError",
@@ -139,6 +140,10 @@ class OneArmSiteWarning(MsmmivWarning):
 
 class LabelWarning(MsmmivWarning):
     """Labels that differ only by case or spaces look like one thing written in two ways."""
+
+
+class MergeWarning(MsmmivWarning):
+    """Moments of several sources were merged although they do not say the same about themselves."""
 
 
 class CollinearCovariateWarning(MsmmivWarning):

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 import msmmiv as mm
 from msmmiv.cli import main
-from msmmiv.moments import files
+from msmmiv.moments import row_files as files
 from tests.moments.helpers import design, people
 
 ROLES = ("-y", "y", "-t", "t", "-m", "m", "-s", "s")
@@ -39,7 +39,8 @@ def test_a_folder_is_a_file(trial: Path) -> None:
     assert one.equals(three)
     # A folder of moments is merged, as the files in it would be.
     (trial / "sent").mkdir()
-    for k, part in enumerate((people(3)[:150], people(3)[150:])):
+    df = people(3)
+    for k, part in enumerate((df[df["s"] < 2], df[df["s"] >= 2])):
         mm.Moments.from_data(part, design()).save(trial / "sent" / f"{k}.csv")
     assert run("moments", "merge", trial / "sent", "--out", trial / "all.csv").exit_code == 0
     assert mm.Moments.load(trial / "all.csv").n.sum() == 300

@@ -160,7 +160,7 @@ def test_version_tells_the_libraries():
     assert {"python", "numpy", "scipy", "pandas", "duckdb", "narwhals", "linearmodels"} <= set(
         found["versions"]
     )
-    assert found["moments_format"] == "msmmiv-moments/1"
+    assert found["moments_format"] == "msmmiv-moments/2"
     lines = run("version").stdout.splitlines()
     assert lines[0].split() == ["msmmiv", mm.__version__]
     assert any(line.startswith("numpy") and found["versions"]["numpy"] in line for line in lines)

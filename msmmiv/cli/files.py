@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msmmiv.errors import DataError, OutputError
+from msmmiv.files import files_in, move_into, own_room
 from msmmiv.moments.data_file import DataFile, patterns
-from msmmiv.show.files import files_in, move_into, own_room
 from msmmiv.show.outputs import check_folder
 
 __all__ = ["check_file", "check_name", "paths_of", "whole_file", "written"]

@@ -31,7 +31,8 @@ _KEY: Final = "msmmiv.debug"
 _OPTIONS: Final = {
     name: {"cov_type": "cov"}.get(name, name.replace("_", "-"))
     for name in ("missing", "weights", "weight_kind", "treatment_kind", "control", "estimand", "cluster", "block",
-                 "estimator", "cov_type", "interval", "direct_effect", "min_cell", "small_cells", "memory_limit")
+                 "estimator", "cov_type", "interval", "direct_effect", "min_cell", "small_cells", "shared_sites",
+                 "equal_cells", "memory_limit")
 }  # fmt: skip
 _KEYWORD: Final = keywords(_OPTIONS)
 #: The order of the path, not of the alphabet; commands that are not named here come last.

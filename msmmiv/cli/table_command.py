@@ -10,9 +10,9 @@ from msmmiv.audit.json_values import json_text
 from msmmiv.cli.commands import main
 from msmmiv.cli.options import plain_words, with_json, with_roles
 from msmmiv.cli.sources import study_of
+from msmmiv.files import write_whole
 from msmmiv.inference.covariance import CovType
 from msmmiv.moments.cells import Missing
-from msmmiv.show.files import write_whole
 from msmmiv.show.formats import TableFormat, as_bytes, format_of, to_html
 from msmmiv.show.iv_table import study_table
 

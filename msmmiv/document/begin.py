@@ -19,10 +19,10 @@ from msmmiv.document.reading import parse_study
 from msmmiv.document.study_file import StudyFile
 from msmmiv.document.toml_text import toml_value
 from msmmiv.errors import ChoiceError, DataError, OutputError, check_choice, count, listing
+from msmmiv.files import write_whole
 from msmmiv.moments.cells import Missing, Moments
 from msmmiv.moments.data_file import DataFile, header, is_moments
-from msmmiv.moments.files import first_rows
-from msmmiv.show.files import write_whole
+from msmmiv.moments.row_files import first_rows
 from msmmiv.show.summary import wrap
 from msmmiv.show.words import one_line
 

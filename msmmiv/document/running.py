@@ -14,8 +14,8 @@ from msmmiv.document.reading import read_study
 from msmmiv.document.stamp import stamp_of
 from msmmiv.document.study_file import StudyFile
 from msmmiv.errors import OutputError
+from msmmiv.files import files_in, move_into, own_room
 from msmmiv.show.analysis import Analysis
-from msmmiv.show.files import files_in, move_into, own_room
 from msmmiv.show.outputs import check_folder, write_audit, write_outputs
 
 __all__ = ["RESULTS", "StudyRun", "run_study", "stamped"]

@@ -7,6 +7,7 @@ import numpy as np
 from msmmiv.errors import count
 from msmmiv.estimate.system import System
 from msmmiv.inference.covariance import CovType, crossing_clusters, lone_clusters
+from msmmiv.moments.flow import SampleFlow
 
 __all__ = ["estimand_text", "notes_text", "target_text"]
 
@@ -68,10 +69,16 @@ def target_text(kind: CovType) -> str:
 def notes_text(system: System, name: str, kind: CovType, *, corrected: bool) -> tuple[str, ...]:
     """What a reader must know before using the numbers; ``corrected``: the errors are made for few sites."""
     return (
+        *_about_suppression(system.within.moments.flow),
         *_about_estimator(system, name),
         *_about_clusters(system, name, kind, corrected=corrected),
         *_about_sites(system, name, kind, corrected=corrected),
     )
+
+
+def _about_suppression(flow: SampleFlow) -> list[str]:
+    """Cells that were kept out of the files that these moments were read from."""
+    return [f"{s}. The estimates are those of what was left." for s in flow.suppressed]
 
 
 def _about_estimator(system: System, name: str) -> list[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,28 +12,22 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design, Label
-from msmmiv.errors import (
-    DataError,
-    MomentsFileError,
-    MomentsMismatch,
-    OneArmSiteWarning,
-    check_choice,
-    count,
-    listing,
-)
+from msmmiv.errors import DataError, MomentsMismatch, OneArmSiteWarning, check_choice, count, listing
 from msmmiv.linalg import Codes, frozen, group_sum
-from msmmiv.moments.assembly import KEYS, CellMoments, CodedCells, coded_cells
-from msmmiv.moments.exchange import read_table, write_table
+from msmmiv.moments.assembly import CellMoments, CodedCells, coded_cells
+from msmmiv.moments.cell_table import cell_table, equal_tables, joined_sums, taken
+from msmmiv.moments.exchange import Units, checked_units, write_table
 from msmmiv.moments.flow import DroppedSite, MissingCount, SampleFlow
 from msmmiv.moments.labels import check_spelling, plain
+from msmmiv.moments.merging import EqualCells, SharedSites, common_units, differences, merged_files
 from msmmiv.moments.moments_card import moments_card
 from msmmiv.moments.opening import open_rows
+from msmmiv.moments.small_cells import SmallCells, cells_told, checked_floor, large_cells, left_out
 from msmmiv.moments.sums import CellSums, Rows
 
 __all__ = ["Missing", "Moments"]
 
 Missing = Literal["error", "drop"]
-SmallCells = Literal["refuse", "suppress"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +51,8 @@ class Moments(CodedCells):
     squared : CellMoments
         Moments with squared weights, for robust covariances; the same object where weights are copies.
     flow : SampleFlow
+    units : tuple of (column, unit)
+        What numbers are counted in, where a file said so.
 
     See Also
     --------
@@ -76,6 +71,7 @@ class Moments(CodedCells):
 
     design: Design
     flow: SampleFlow
+    units: Units = ()
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -135,44 +131,50 @@ class Moments(CodedCells):
         return cls._of(rows.design, sums, flow)
 
     @classmethod
-    def _of(cls, design: Design, sums: CellSums, flow: SampleFlow) -> Moments:
+    def _of(cls, design: Design, sums: CellSums, flow: SampleFlow, units: Units = ()) -> Moments:
         cells = coded_cells(design, sums)
-        return cls(**vars(cells), design=design, flow=flow)
+        return cls(**vars(cells), design=design, flow=flow, units=units)
 
     @classmethod
-    def load(cls, *paths: str | Path) -> Moments:
+    def load(
+        cls, *paths: str | Path, shared_sites: SharedSites = "refuse", equal_cells: EqualCells = "refuse"
+    ) -> Moments:
         """Read moments files written by `save` and merge them.
 
-        A file given twice (also as a copy, or as CSV and as Parquet) is refused. People who are in two
-        different files cannot be noticed, and `+` checks nothing: it counts what it is given.
+        Files must have the same roles, labels of the same kind and the same units. A file given twice (also as a copy,
+        or as CSV and as Parquet) is refused. Nothing else about people who are in two files can be noticed than what
+        the two options ask about; `+` checks nothing and counts what it is given.
+
+        Parameters
+        ----------
+        *paths : path
+        shared_sites : {"refuse", "pool"}
+            A site that is in two files: an error that names it, or its cells are added up. Adding up is exact for
+            other people in the same place, and wrong for two places that happen to have one label.
+        equal_cells : {"refuse", "keep"}
+            A cell that is in two files with the same count, means and scatters: an error, or other people after all.
 
         Raises
         ------
         MomentsFileError
             Not a moments file, of another version, altered since it was written, or the same as another.
         MomentsMismatch
-            Files with different designs.
+            Files with different roles, labels or units, with sites in common, or with cells in common.
         """
-        if not paths:
-            raise DataError("Moments.load needs at least one path.")
-        parts, seen = [], dict[str, Any]()
-        for path in paths:
-            seal, content = read_table(Path(path))
-            if seal in seen:
-                raise MomentsFileError(
-                    f"{str(seen[seal])!r} and {str(path)!r} hold the same moments (their seals are equal): merging "
-                    "them would count everybody twice. Give each file once."
-                )
-            seen[seal] = path
-            parts.append(cls._of(*content))
-        return reduce(add, parts)
+        return cls._of(*merged_files(paths, shared_sites=shared_sites, equal_cells=equal_cells))
 
     def save(
-        self, path: str | Path, *, min_cell: int | None = None, small_cells: SmallCells = "refuse"
+        self,
+        path: str | Path,
+        *,
+        min_cell: int | None = None,
+        small_cells: SmallCells = "refuse",
+        units: Mapping[str, str] | None = None,
     ) -> Path:
         """Write one tidy table (CSV or Parquet, by the ending) with a header.
 
-        No person's row is in it, but a cell of one is a person: see ``min_cell``.
+        No person's row is in it, but a cell of one is a person, and a cell of two gives both back: see ``min_cell``.
+        The header says how many such cells there are. The file is there whole or not at all.
 
         Parameters
         ----------
@@ -182,13 +184,16 @@ class Moments(CodedCells):
             Smallest number of rows (1 or more) a cell may have. The flow in the header then names no site
             with a smaller count either: small counts of missing values are left out, small sites added up.
         small_cells : {"refuse", "suppress"}
-            What happens to smaller ones: an error that lists them, or they are left out and counted.
+            What happens to smaller ones: an error that lists them, or they are left out and counted (`suppress`);
+            `suppression_effect` says what that does to the estimates.
+        units : mapping of column to unit, optional
+            What numbers are counted in, such as ``{"hours": "hours a week"}``; files whose units differ do not merge.
 
         Raises
         ------
         DataError
-            When cells are too small and ``small_cells="refuse"``, ``min_cell`` is missing or not a size, or
-            the file cannot be written.
+            When cells are too small and ``small_cells="refuse"``, ``min_cell`` is missing or not a size, a unit is
+            none, or the file cannot be written.
 
         Examples
         --------
@@ -199,34 +204,45 @@ class Moments(CodedCells):
         ...     mm.Moments.load(path).equals(m)
         True
         """
-        check_choice(small_cells, SmallCells, "small_cells")
-        if min_cell is None:
-            if small_cells == "suppress":
-                raise DataError(
-                    'small_cells="suppress" needs a size: min_cell=10 leaves out cells below ten rows.'
-                )
-            return write_table(Path(path), self.design, self.to_frame(), self.flow)
-        size: Any = min_cell  # whatever was given
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise DataError(
-                f"min_cell must be a whole number of 1 or more, not {size!r}; None sets no limit."
-            )
-        kept, flow = self, self.flow
-        small = np.flatnonzero(self.n < min_cell)
-        if small.size and small_cells == "refuse":
-            names = self._keys().iloc[small].astype(str).agg("/".join, axis=1)
-            where = [f"{name} ({self.n[c]:g})" for name, c in zip(names, small, strict=True)]
-            raise DataError(
-                f"{count(small.size, 'cell')} with fewer than {min_cell} rows: {listing(where, most=5)}. Leave "
-                'them out with small_cells="suppress" (the estimates then lack those rows), or declare no cluster.'
-            )
-        if small.size == self.n_cells:
-            raise DataError(f"Every cell has fewer than {min_cell} rows: nothing would be left to save.")
-        if small.size:
-            kept = self.take(np.setdiff1d(np.arange(self.n_cells), small))
-            reason = f"in cells of fewer than {min_cell} rows"
-            flow = flow.drop(DroppedSite(None, int(self.n[small].sum()), reason))
-        return write_table(Path(path), kept.design, kept.to_frame(), flow.floored(int(min_cell)))
+        floor = checked_floor(min_cell, small_cells, self.n, self._keys)
+        kept = self if floor is None else self.suppress(floor, source=Path(path).stem)
+        flow = kept.flow if floor is None else kept.flow.floored(floor)
+        known = checked_units({**dict(self.units), **(units or {})}, self.design)
+        told = cells_told(kept)
+        return write_table(
+            Path(path), kept.to_frame(), design=self.design, flow=flow, units=known, told=told, min_cell=floor
+        )
+
+    def suppress(self, min_cell: int, *, source: str = "") -> Moments:
+        """Leave out cells of fewer than ``min_cell`` rows and count them in the flow, all together.
+
+        The number of rows left out is not told where it would tell how many there are in a single cell.
+
+        Parameters
+        ----------
+        min_cell : int
+        source : str
+            What the flow calls the file (or agency) that did it.
+
+        Raises
+        ------
+        DataError
+            ``min_cell`` is not a size, or every cell is smaller.
+
+        Examples
+        --------
+        >>> import msmmiv as mm
+        >>> kept = mm.data.star().suppress(12, source="tennessee")
+        >>> print(kept.n_cells, "-", kept.flow.suppressed[0])
+        315 - 10 cells of fewer than 12 rows left out when 'tennessee' was written; 3 sites lost with them
+        """
+        kept = self.take(large_cells(self.n, min_cell))
+        if kept.n_cells == self.n_cells:
+            return self
+        sites = int(self.treated_sites().sum() - kept.treated_sites().sum())
+        rows, cells = int(self.n.sum() - kept.n.sum()), self.n_cells - kept.n_cells
+        flow = left_out(self.flow, source, min_cell, cells=cells, rows=rows, sites=sites)
+        return replace(kept, flow=flow)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -247,36 +263,14 @@ class Moments(CodedCells):
 
     def to_frame(self) -> pd.DataFrame:
         """The cells as a tidy table, in the columns of the moments file."""
-        frame = self._keys()
-        frame["n"] = self.n
-        p = len(self.variables)
-        parts = {"": self.first} | ({} if self.squared is self.first else {"squared_": self.squared})
-        for prefix, part in parts.items():
-            columns = {f"{prefix}weight": part.weight}
-            for j, a in enumerate(self.variables):
-                columns[f"{prefix}mean[{a}]"] = part.mean[:, j]
-            for i, a in enumerate(self.variables):
-                for j, b in enumerate(self.variables[i:], start=i):
-                    columns[f"{prefix}scatter[{a},{b}]"] = part.scatter[:, i, j]
-            if len(columns) < 1 + p * (p + 3) // 2:
-                raise DataError(
-                    "Names with commas make the columns of this table ambiguous: "
-                    f"{listing(self.variables, quote=True)}. Rename those columns in the data."
-                )
-            frame = pd.concat([frame, pd.DataFrame(columns)], axis=1)
-        return frame
+        parts = [self.first] if self.squared is self.first else [self.first, self.squared]
+        return cell_table(self.design, self._keys(), self.n, parts)
 
     def equals(self, other: Moments, *, rtol: float = 1e-12) -> bool:
         """Whether two sets of moments agree cell by cell, to relative ``rtol`` of each variable's scale."""
         if self.design != other.design or self.n_cells != other.n_cells:
             return False
-        mine, theirs = self.to_frame(), other.to_frame()
-        keys = [k for k in KEYS if k in mine]
-        if not mine[keys].equals(theirs[keys]):
-            return False
-        a = mine.drop(columns=keys).to_numpy(dtype=float)
-        b = theirs.drop(columns=keys).to_numpy(dtype=float)
-        return bool(np.all(np.abs(a - b) <= rtol * np.maximum(np.abs(a).max(axis=0), np.abs(b).max(axis=0))))
+        return equal_tables(self.to_frame(), other.to_frame(), rtol=rtol)
 
     # -- combining ------------------------------------------------------------------------------
 
@@ -285,29 +279,31 @@ class Moments(CodedCells):
         if not isinstance(other, Moments):
             return NotImplemented
         if self.design != other.design:
-            mine, theirs = self.design.to_dict(), other.design.to_dict()
-            differ = [f"{k}: {mine[k]!r} and {theirs[k]!r}" for k in mine if mine[k] != theirs[k]]
             raise MomentsMismatch(
-                f"Moments of different designs cannot be merged; they differ in {'; '.join(differ)}."
+                "Moments of different designs cannot be merged; they differ in "
+                f"{differences(self.design, other.design)}."
             )
-        keys = pd.concat([self._keys(), other._keys()], ignore_index=True)
-        both = self.first, other.first
-        sums = CellSums(
-            keys, np.concatenate([self.n, other.n]),
-            *(np.concatenate([getattr(x, f) for x in both]) for f in ("weight", "mean", "scatter")),
-            *(np.concatenate([getattr(x.squared, f) for x in (self, other)])
-              for f in ("weight", "mean", "scatter")),
-        )  # fmt: skip
-        return self._of(self.design, sums, self.flow + other.flow)
+        units = common_units(self.units, other.units)
+        return self._of(
+            self.design, joined_sums([self._sums(), other._sums()]), self.flow + other.flow, units
+        )
+
+    def _sums(self) -> CellSums:
+        first, squared = self.first, self.squared
+        return CellSums(
+            self._keys(),
+            self.n,
+            first.weight,
+            first.mean,
+            first.scatter,
+            squared.weight,
+            squared.mean,
+            squared.scatter,
+        )
 
     def take(self, cells: Codes) -> Moments:
         """The moments of the chosen cells only, with labels recoded."""
-        first, squared = self.first.take(cells), self.squared.take(cells)
-        sums = CellSums(
-            self._keys().iloc[cells].reset_index(drop=True), self.n[cells],
-            first.weight, first.mean, first.scatter, squared.weight, squared.mean, squared.scatter,
-        )  # fmt: skip
-        return self._of(self.design, sums, self.flow)
+        return self._of(self.design, taken(self._sums(), cells), self.flow, self.units)
 
     def drop(self, *sites: Label) -> Moments:
         """Leave out whole sites; undoes merging, and leave-one-site-out needs nothing more.

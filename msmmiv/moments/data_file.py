@@ -25,7 +25,8 @@ _OTHERS = {b"PK\x03\x04": "an Excel workbook or a zip file", b"\xd0\xcf\x11\xe0"
 _SIZE = re.compile(r"\d+(\.\d+)? ?([KMGT]i?B)", re.IGNORECASE)
 #: What separates fields, as far as readers look for it.
 _MARKS = (",", ";", "\t", "|")
-_HEADER = b'# {"format": "msmmiv-moments'
+#: Also as other programs write it again, which the reader of moments then says.
+_HEADER = re.compile(rb'(\xef\xbb\xbf)?"*#[ {"]*format["\s:]*msmmiv-moments')
 _FOOTER = b'"format": "msmmiv-moments'
 
 
@@ -173,7 +174,7 @@ def is_moments(path: str | Path) -> bool:
         return False
     with path.open("rb") as file:
         if path.suffix.lower() == ".csv":
-            return file.read(len(_HEADER)) == _HEADER
+            return _HEADER.match(file.read(100)) is not None
         size = path.stat().st_size
         if path.suffix.lower() != ".parquet" or size < 12:
             return False

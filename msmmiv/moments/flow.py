@@ -10,7 +10,7 @@ import pandas as pd
 from msmmiv.design import Label
 from msmmiv.errors import count, listing
 
-__all__ = ["DroppedSite", "MissingCount", "SampleFlow"]
+__all__ = ["DroppedSite", "MissingCount", "SampleFlow", "Suppressed"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,39 @@ class DroppedSite:
 
 
 @dataclass(frozen=True)
+class Suppressed:
+    """Small cells that were left out when a moments file was written, so that they tell nobody about a person.
+
+    Attributes
+    ----------
+    source : str
+        Name of that file, without its ending.
+    min_cell : int
+        Smallest number of rows that a cell of it may have.
+    cells : int
+        Cells left out.
+    rows : int or None
+        Rows in them. None where their number would tell how many there are in a single cell; they are then
+        not in `SampleFlow.rows_in` either.
+    sites : int
+        Sites in which the treatment varied before and does not vary any more.
+    """
+
+    source: str
+    min_cell: int
+    cells: int
+    rows: int | None
+    sites: int
+
+    def __str__(self) -> str:
+        few = count(self.min_cell, "row")
+        where = f" when {self.source!r} was written" if self.source else ""
+        lost = f"; {count(self.sites, 'site')} lost with them" if self.sites else ""
+        untold = "; the number of rows is not told" if self.rows is None else ""
+        return f"{count(self.cells, 'cell')} of fewer than {few} left out{where}{untold}{lost}"
+
+
+@dataclass(frozen=True)
 class SampleFlow:
     """Counts of rows from the data to the estimate; ``str`` gives the page, `to_frame` the table.
 
@@ -48,6 +81,8 @@ class SampleFlow:
         The same by site and arm.
     dropped : tuple of DroppedSite
         Sites left out afterwards.
+    suppressed : tuple of Suppressed
+        Small cells left out, file by file.
 
     Examples
     --------
@@ -60,15 +95,22 @@ class SampleFlow:
     incomplete: int = 0
     missing_cells: tuple[MissingCount, ...] = ()
     dropped: tuple[DroppedSite, ...] = field(default=())
+    suppressed: tuple[Suppressed, ...] = ()
 
     @property
     def rows_used(self) -> int:
         """Rows that reach the estimate."""
-        return self.rows_in - self.incomplete - sum(d.rows for d in self.dropped)
+        gone = sum(d.rows for d in self.dropped) + sum(s.rows or 0 for s in self.suppressed)
+        return self.rows_in - self.incomplete - gone
 
     def drop(self, *sites: DroppedSite) -> SampleFlow:
         """The flow after leaving out further sites."""
         return replace(self, dropped=self.dropped + sites)
+
+    def suppress(self, what: Suppressed, rows: int) -> SampleFlow:
+        """The flow after leaving out small cells of so many rows, whether or not their number is told."""
+        rows_in = self.rows_in - (rows if what.rows is None else 0)
+        return replace(self, rows_in=rows_in, suppressed=(*self.suppressed, what)).sorted()
 
     def floored(self, least: int) -> SampleFlow:
         """The flow without counts of fewer than ``least`` rows in a named site.
@@ -107,15 +149,18 @@ class SampleFlow:
             incomplete=self.incomplete + other.incomplete,
             missing_cells=tuple(MissingCount(k[0], k[1], k[2], rows) for k, rows in cells.items()),
             dropped=self.dropped + other.dropped,
+            suppressed=self.suppressed + other.suppressed,
         ).sorted()
 
     def sorted(self) -> SampleFlow:
         """The same counts in an order that does not depend on the engine or on what was merged first."""
         cells = sorted(self.missing_cells, key=lambda c: (str(c.site), str(c.arm), c.column))
         dropped = sorted(self.dropped, key=lambda d: (d.reason, str(d.site)))
+        suppressed = sorted(self.suppressed, key=lambda s: (s.source, s.min_cell, s.cells, s.rows or 0))
         return replace(
-            self, missing=tuple(sorted(self.missing)), missing_cells=tuple(cells), dropped=tuple(dropped)
-        )
+            self, missing=tuple(sorted(self.missing)), missing_cells=tuple(cells), dropped=tuple(dropped),
+            suppressed=tuple(suppressed),
+        )  # fmt: skip
 
     def to_frame(self) -> pd.DataFrame:
         """Steps and rows left after each: columns ``step``, ``rows``, ``left``."""
@@ -124,6 +169,9 @@ class SampleFlow:
         if self.incomplete:
             by = ", ".join(f"{c}: {r:,}" for c, r in self.missing if r)
             steps.append((f"missing a declared column ({by})", -self.incomplete, left))
+        for s in self.suppressed:
+            left -= s.rows or 0
+            steps.append((str(s), -(s.rows or 0), left))
         for reason in dict.fromkeys(d.reason for d in self.dropped):
             sites = [d for d in self.dropped if d.reason == reason]
             rows = sum(d.rows for d in sites)
@@ -150,6 +198,7 @@ class SampleFlow:
             "incomplete": self.incomplete,
             "missing_cells": [[c.site, c.arm, c.column, c.rows] for c in self.missing_cells],
             "dropped": [[d.site, d.rows, d.reason] for d in self.dropped],
+            "suppressed": [vars(s) for s in self.suppressed],
         }
 
     @classmethod
@@ -161,6 +210,7 @@ class SampleFlow:
             incomplete=values["incomplete"],
             missing_cells=tuple(MissingCount(*c) for c in values["missing_cells"]),
             dropped=tuple(DroppedSite(*d) for d in values["dropped"]),
+            suppressed=tuple(Suppressed(**s) for s in values.get("suppressed", ())),
         )
 
     def __str__(self) -> str:

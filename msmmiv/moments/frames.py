@@ -21,8 +21,8 @@ from msmmiv.design import Design
 from msmmiv.errors import ColumnError, DataError, listing
 from msmmiv.moments.data_file import DataFile
 from msmmiv.moments.engine_errors import hushed, reading
-from msmmiv.moments.files import rows_of
 from msmmiv.moments.labels import plain_labels
+from msmmiv.moments.row_files import rows_of
 from msmmiv.progress import Passes
 
 __all__ = ["Frame", "OpenFrame", "collected", "joined", "open_frame"]

@@ -93,9 +93,10 @@ def _test_notes(parts: Parts) -> Iterator[str]:
 def _flow(fit: Estimate) -> str:
     flow = fit.flow
     lost, sites = flow.rows_in - flow.rows_used, len(flow.dropped)
-    if not lost and not sites:
+    if not lost and not sites and not flow.suppressed:
         return "No rows and no sites were dropped."
     reasons = [f"{flow.incomplete:,} with a missing value"] if flow.incomplete else []
+    reasons += [f"{s.rows or 0:,} in small cells: {one_line(str(s))}" for s in flow.suppressed]
     for reason in dict.fromkeys(d.reason for d in flow.dropped):
         same = [d for d in flow.dropped if d.reason == reason]
         reasons.append(f"{sum(d.rows for d in same):,} in {count(len(same), 'site')}: {one_line(reason)}")

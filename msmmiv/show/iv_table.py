@@ -12,12 +12,12 @@ import pandas as pd
 from msmmiv.errors import ChoiceError, MomentsInsufficient, MsmmivError, check_choice
 from msmmiv.estimate import Method
 from msmmiv.estimate.site_moments import noise_effects
+from msmmiv.files import write_whole
 from msmmiv.inference.covariance import CovType
 from msmmiv.inference.results import Estimate
 from msmmiv.inference.tests import NotApplicable, TestStatistic
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.comparison import alike, kind_of
-from msmmiv.show.files import write_whole
 from msmmiv.show.formats import (
     Sheet,
     save_sheet,

@@ -8,11 +8,11 @@ from typing import Any
 
 from msmmiv.diagnose.rank_words import GATES
 from msmmiv.errors import count, listing
+from msmmiv.files import write_whole
 from msmmiv.inference.tests import NotApplicable
 from msmmiv.show import explain, peers, rank_tables, readings, reproduce, tables
 from msmmiv.show.analysis import Analysis
 from msmmiv.show.audit_report import checks_table, figure_links, finding_items, sensitivity_table
-from msmmiv.show.files import write_whole
 from msmmiv.show.plots import Picture, gallery
 from msmmiv.show.provenance import moments_digest, versions
 from msmmiv.show.references import references

@@ -159,7 +159,9 @@ def test_rows_from_every_source(tmp_path, suffix):
     source = df
     if suffix:
         source = tmp_path / f"trial.{suffix}"
-        df.to_csv(source, index=False) if suffix == "csv" else mm.moments.files.write_parquet(df, source, "x")
+        df.to_csv(source, index=False) if suffix == "csv" else mm.moments.row_files.write_parquet(
+            df, source, "x"
+        )
     rows = open_rows(source, design, missing="error")
     got = rows.collect()
     assert list(got) == ["y", "m0", "m1", "x0", "site", "block", "t", "cluster", "w"]

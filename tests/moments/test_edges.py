@@ -35,7 +35,8 @@ def test_a_file_given_twice_is_refused(second, tmp_path):
     moments(people(2)).save(tmp_path / "b.csv")
     with pytest.raises(MomentsFileError, match=rf"a\.csv' and '.*{second}' hold the same moments.*twice"):
         mm.Moments.load(tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / second)
-    assert mm.Moments.load(tmp_path / "a.csv", tmp_path / "b.csv").n.sum() == 600
+    both = mm.Moments.load(tmp_path / "a.csv", tmp_path / "b.csv", shared_sites="pool")
+    assert both.n.sum() == 600
 
 
 # -------------------------------------------------------------------------------------- small counts
@@ -51,12 +52,14 @@ def test_the_header_keeps_to_the_floor(tmp_path):
     path = m.save(tmp_path / "m.csv", min_cell=10, small_cells="suppress")
     flow = header(path)["flow"]
     assert flow["missing_cells"] == [[1, 1, "m", 12]]
-    reason = "in cells of fewer than 10 rows"
     dropped = m.flow.dropped[0]
-    assert flow["dropped"] == [[None, 7, reason], [3, dropped.rows, dropped.reason]]
+    assert flow["dropped"] == [[3, dropped.rows, dropped.reason]]
+    # Two cells of 4 and 3 rows: seven is below the floor itself, so it is not told.
+    assert flow["suppressed"] == [{"source": "m", "min_cell": 10, "cells": 2, "rows": None, "sites": 2}]
+    assert flow["rows_in"] == m.flow.rows_in - 7
     back = mm.Moments.load(path)
     assert back.flow.rows_used == back.n.sum()
-    assert f"{reason} (sites not named)" in str(back.flow)
+    assert "2 cells of fewer than 10 rows left out when 'm' was written" in str(back.flow)
     assert {c.rows for c in m.flow.missing_cells} > {12}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import msmmiv as mm
 from msmmiv.errors import ChoiceError, DataError
-from msmmiv.moments import files
+from msmmiv.moments import row_files as files
 from msmmiv.moments.data_file import DataFile
 from msmmiv.moments.opening import open_rows
 from tests.moments.helpers import design, people

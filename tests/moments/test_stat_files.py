@@ -8,7 +8,7 @@ import pytest
 import msmmiv as mm
 from msmmiv.errors import ColumnError, DataError, MissingExtraError
 from msmmiv.moments.data_file import DataFile
-from msmmiv.moments.files import first_rows
+from msmmiv.moments.row_files import first_rows
 from tests.moments.helpers import design, people
 
 WORDS = {0: "control", 1: "treated"}

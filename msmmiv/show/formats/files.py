@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from msmmiv.errors import ChoiceError, check_choice, listing
-from msmmiv.show.files import write_whole
+from msmmiv.files import write_whole
 from msmmiv.show.formats.as_csv import to_csv
 from msmmiv.show.formats.as_docx import to_docx
 from msmmiv.show.formats.as_html import to_html

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from msmmiv.errors import ChoiceError, OutputError, whole_number
-from msmmiv.show.files import write_whole
+from msmmiv.files import write_whole
 from msmmiv.show.plots.sheet import finished
 from msmmiv.show.words import printable, short
 
