@@ -23,7 +23,7 @@ help:
 	@echo "make types     mypy --strict"
 	@echo "make doctest   the examples in the docstrings"
 	@echo "make docs      the documentation, in docs/_build/html"
-	@echo "make bench     the benchmarks"
+	@echo "make bench     the benchmarks: rewrite benchmarks/*.json (ARGS=--quick, ARGS=--large)"
 	@echo "make validate  the simulation studies: rewrite and check docs/validation/*.csv"
 	@echo "make clean     remove what the targets made, the environment included"
 
@@ -50,10 +50,8 @@ doctest: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
 
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/run.py $(ARGS)
-	$(BIN)/python benchmarks/inference.py
-	$(BIN)/python benchmarks/decompose.py
 
 validate: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.validation.study $(ARGS)
@@ -84,6 +82,10 @@ $(VENV)/.installed-run: $(VENV)/.created pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-run
+
+$(VENV)/.installed-bench: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@ $(VENV)/.installed-run $(VENV)/.installed-dev
 
 $(VENV)/.installed-docs: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[docs]'

@@ -1,23 +1,19 @@
 """Cost of the decomposition: SIMEX and bootstraps against plain loops over the same draws.
 
-    python benchmarks/decompose.py [--write]
+    python benchmarks/decompose.py [--quick] [--write]
 
-Ratios within one run. R's mechte::simest took 2.63 s for SIMEX with 1,000 draws at 30 sites on another machine
-(the timings that came with the reference figures); ``simex_seconds`` is to be read beside it. ``--write`` stores the
-figures in ``benchmarks/decompose.json``.
+Thirty sites, the table of tests/golden/agg_k30.csv. R's mechte::simest took 2.63 s for SIMEX with 1,000 draws on that
+table; that was on another machine, so the ratio to it says no more than its order.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from common import alternated, best, finished, options
 
 import msmmiv as mm
 from msmmiv.estimate.between.calibration import IndependentRows, calibrate
@@ -26,53 +22,28 @@ from msmmiv.estimate.between.pairs import pairs_percentile_t
 from msmmiv.estimate.between.reml_bootstrap import reml_bootstrap
 from msmmiv.estimate.between.rows import BetweenRows, between_rows
 
-HERE = Path(__file__).parent
-SITES, DRAWS = 30, 1000
+TABLE = Path(__file__).resolve().parents[1] / "tests" / "golden" / "agg_k30.csv"
+DRAWS, SIMEST_SECONDS = 1000, 2.63
 
 
-def rows() -> BetweenRows:
-    """Thirty sites as in Fu's Algorithm 1, standard errors scaled by 0.3."""
-    rng = np.random.default_rng(20261121)
-    g = rng.normal(2, 1, SITES)
-    su, sv = 0.3 * rng.gamma(1, 1, (2, SITES)) + 0.01
-    table = pd.DataFrame({
-        "s": range(SITES), "b": 4 + 2 * g + rng.normal(size=SITES) + sv * rng.normal(size=SITES), "sb": sv,
-        "g": g + su * rng.normal(size=SITES), "sg": su, "c": 0.0,
-    })  # fmt: skip
-    effects = mm.SiteEffects.from_table(
-        table, site="s", itt="b", itt_se="sb", compliance="g", compliance_se="sg", cov="c"
-    )
-    return between_rows(effects)
+def published() -> mm.SiteEffects:
+    """The golden table as site effects."""
+    return mm.SiteEffects.from_table(
+        pd.read_csv(TABLE).assign(none=0.0), site="site", itt="tau_hat", itt_se="se_tau", compliance="gamma_hat",
+        compliance_se="se_gamma", cov="none",
+    )  # fmt: skip
 
 
-def best(job: Callable[[], object], times: int = 5) -> float:
-    """Shortest of several runs, in seconds."""
-    out = []
-    for _ in range(times):
-        start = time.perf_counter()
-        job()
-        out.append(time.perf_counter() - start)
-    return min(out)
-
-
-def simex_loop(data: BetweenRows) -> None:
+def simex_loop(data: BetweenRows, draws: int) -> None:
     """SIMEX as it is usually written: a regression for each draw and each amount of added error."""
-    rng, sd = np.random.default_rng(0), np.sqrt(data.noise[:, 0, 0])
+    rng, sd, sites = np.random.default_rng(0), np.sqrt(data.noise[:, 0, 0]), data.n_rows
     for scale in (0.5, 1.0, 1.5, 2.0):
-        for _ in range(DRAWS):
-            x = data.x[:, 0] + np.sqrt(scale) * sd * rng.standard_normal(SITES)
-            design = np.column_stack([np.ones(SITES), x])
+        for _ in range(draws):
+            x = data.x[:, 0] + np.sqrt(scale) * sd * rng.standard_normal(sites)
+            design = np.column_stack([np.ones(sites), x])
             coef = np.linalg.lstsq(design, data.y, rcond=None)[0]
             residual = data.y - design @ coef
-            (residual @ residual / (SITES - 2)) * np.linalg.inv(design.T @ design)
-
-
-def score_loop(data: BetweenRows, draws: int) -> None:
-    """The statistic of each draw by itself, at one candidate."""
-    rng = np.random.default_rng(0)
-    for _ in range(draws):
-        one = samples(data, data.y + rng.standard_normal(SITES))
-        score_path(one, np.zeros(1))
+            (residual @ residual / (sites - 2)) * np.linalg.inv(design.T @ design)
 
 
 def samples(data: BetweenRows, y: np.ndarray) -> Samples:
@@ -80,39 +51,49 @@ def samples(data: BetweenRows, y: np.ndarray) -> Samples:
     return Samples(y, data.x[:, 0], data.z, data.itt_variance, data.noise[:, 0, 0], data.covariance[:, 0])
 
 
+def score_loop(data: BetweenRows, draws: int) -> None:
+    """The statistic of each draw by itself, at one candidate."""
+    rng = np.random.default_rng(0)
+    for _ in range(draws):
+        score_path(samples(data, data.y + rng.standard_normal(data.n_rows)), np.zeros(1))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="store the figures")
-    write = parser.parse_args().write
-    data = rows()
-    simex = best(lambda: mm.SIMEX(extrapolant="quadratic", B=DRAWS).solve(data))
-    calibrated = best(
-        lambda: calibrate(IndependentRows(samples(data, data.y)), centre=2.0, scale=2.0, draws=999)
-    )
-    out = {
-        "python": platform.python_version(),
-        "simex_seconds": simex,
-        "simex_loop_over_ours": best(lambda: simex_loop(data), 3) / simex,
-        "critical_values_999_draws_34_candidates_seconds": calibrated,
-        "critical_values_loop_over_ours": 34 * best(lambda: score_loop(data, 999), 2) / calibrated,
-        "pairs_999_seconds": best(lambda: pairs_percentile_t(data, mm.BCES(), draws=999)),
-        "reml_bootstrap_999_seconds": best(lambda: reml_bootstrap(data, draws=999), 3),
-        "slope_set_seconds": best(lambda: mm.decompose(_effects(data)).slope_sets, 3),
+    """Each job and its loop in turn."""
+    args = options(__doc__).parse_args()
+    effects = published()
+    data = between_rows(effects)
+    draws = 100 if args.quick else DRAWS
+    got = alternated({
+        "simex": lambda: mm.SIMEX(extrapolant="quadratic", B=draws).solve(data),
+        "simex loop": lambda: simex_loop(data, draws),
+        "calibrated": lambda: calibrate(
+            IndependentRows(samples(data, data.y)), centre=2.0, scale=2.0, draws=draws - 1
+        ),
+        "score loop": lambda: score_loop(data, draws - 1),
+    }, 3)  # fmt: skip
+    seconds = {name: taken["cpu_seconds"] for name, taken in got.items()}
+    records: list[dict[str, Any]] = [
+        {"job": f"SIMEX, {draws:,} draws", "against": "a loop over draws",
+         "time_ratio": seconds["simex loop"] / seconds["simex"], "cpu_seconds": seconds["simex"]},
+        {"job": f"critical values of the slope set, {draws - 1:,} draws at 34 candidates",
+         "against": "a loop over draws and candidates",
+         "time_ratio": 34 * seconds["score loop"] / seconds["calibrated"], "cpu_seconds": seconds["calibrated"]},
+    ]  # fmt: skip
+    if draws == DRAWS:
+        records.insert(1, {
+            "job": f"SIMEX, {draws:,} draws", "against": "mechte::simest of R, 2.63 s on another machine",
+            "time_ratio": SIMEST_SECONDS / seconds["simex"], "cpu_seconds": seconds["simex"],
+        })  # fmt: skip
+    alone = {
+        f"percentile-t of pairs, {draws - 1:,} draws": lambda: pairs_percentile_t(
+            data, mm.BCES(), draws=draws - 1
+        ),
+        f"REML bootstrap, {draws - 1:,} draws": lambda: reml_bootstrap(data, draws=draws - 1),
+        "the whole slope set": lambda: mm.decompose(effects).slope_sets,
     }
-    for name, value in out.items():
-        print(f"{name:<52}{value if isinstance(value, str) else f'{value:.4g}'}")
-    if write:
-        (HERE / "decompose.json").write_text(json.dumps(out, indent=1) + "\n")
-
-
-def _effects(data: BetweenRows) -> mm.SiteEffects:
-    se = np.sqrt(np.einsum("kaa->ka", data.cov))
-    table = pd.DataFrame({
-        "s": range(SITES), "b": data.y, "sb": se[:, 0], "g": data.x[:, 0], "sg": se[:, 1], "c": 0.0,
-    })  # fmt: skip
-    return mm.SiteEffects.from_table(
-        table, site="s", itt="b", itt_se="sb", compliance="g", compliance_se="sg", cov="c"
-    )
+    records += [{"job": name, "cpu_seconds": best(job, 3)} for name, job in alone.items()]
+    finished(__file__, args, records)
 
 
 if __name__ == "__main__":

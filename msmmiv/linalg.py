@@ -21,10 +21,12 @@ __all__ = [
     "gram_pinv",
     "gram_root",
     "gram_solve",
+    "group_products",
     "group_sum",
     "group_sum_along",
     "root",
     "schur",
+    "sealed",
 ]
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -47,6 +49,19 @@ def frozen(values: npt.ArrayLike) -> Array:
     return out
 
 
+def sealed(values: Array) -> Array:
+    """The same array made read-only, for one that nobody else holds: large fields need no copy.
+
+    Examples
+    --------
+    >>> values = np.ones(2)
+    >>> sealed(values) is values, values.flags.writeable
+    (True, False)
+    """
+    values.flags.writeable = False
+    return values
+
+
 def group_sum(values: Array, groups: Codes, size: int) -> Array:
     """Sum ``values`` over their first axis within groups coded 0..size-1.
 
@@ -60,6 +75,44 @@ def group_sum(values: Array, groups: Codes, size: int) -> Array:
     for j in range(flat.shape[1]):
         out[:, j] = np.bincount(groups, flat[:, j], size)
     return out.reshape(size, *values.shape[1:])
+
+
+def group_products(
+    weight: Array, columns: Array, groups: Codes, size: int, *, inside: Array | None = None
+) -> Array:
+    """Sum ``inside + weight * columns columns'`` within groups, one pair of columns after the other.
+
+    No stack of outer products is held, which for a million sites would be most of the memory.
+
+    Parameters
+    ----------
+    weight : (C,) array
+    columns : (C, p) array
+    groups : (C,) array of int
+        Codes 0..size-1.
+    size : int
+    inside : (C, p, p) array, optional
+        Symmetric matrices that are added.
+
+    Returns
+    -------
+    (size, p, p) array
+
+    Examples
+    --------
+    >>> group_products(np.array([1.0, 2.0]), np.array([[1.0], [3.0]]), np.array([0, 0]), 1).tolist()
+    [[[19.0]]]
+    """
+    p = columns.shape[1]
+    out = np.empty((size, p, p))
+    for i in range(p):
+        weighted = weight * columns[:, i]
+        for j in range(i, p):
+            product = weighted * columns[:, j]
+            if inside is not None:
+                product += inside[:, i, j]
+            out[:, i, j] = out[:, j, i] = np.bincount(groups, product, size)
+    return out
 
 
 def group_sum_along(values: Array, groups: Codes, axis: int) -> Array:

@@ -63,7 +63,7 @@ class SiteRows:
     @property
     def usable_sites(self) -> int:
         """Sites with at least one row."""
-        return len(np.unique(self.site))
+        return int(np.count_nonzero(np.bincount(self.site)))
 
     def weights(self, kind: SiteWeights) -> Array:
         """(R,) weights that sum to one."""

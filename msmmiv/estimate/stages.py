@@ -12,7 +12,7 @@ from msmmiv.inference.covariance import CovType, Scores, SmallSample, sandwich_m
 from msmmiv.inference.first_stage import SlopeCovariance, slope_covariances
 from msmmiv.inference.stage import FirstStage
 from msmmiv.inference.tests import NotApplicable, TestResult, chi2_test, f_test
-from msmmiv.linalg import Array, gram_solve, schur
+from msmmiv.linalg import Array, dependent_columns, gram_solve, schur
 from msmmiv.moments.sums import Rows
 
 __all__ = ["first_stages", "overidentification", "wu_hausman"]
@@ -169,11 +169,18 @@ def wu_hausman(
     name, null = "Wu-Hausman", "least squares is consistent too (the mediators are exogenous)"
     m, k = system.n_mediators, len(system.terms)
     residual = np.diag(system.total - system.projected)[1 : 1 + m]
-    if np.any(residual <= 1e-12 * np.diag(system.total)[1 : 1 + m]):
-        why = "a mediator does not vary inside site-by-arm cells"
-        return NotApplicable(name, why), NotApplicable(f"{name} ({kind})", why)
     fitted = system.projected[:, 1 : 1 + m]
     added = np.block([[system.total, fitted], [fitted.T, fitted[1 : 1 + m]]])
+    why = ""
+    if np.any(residual <= 1e-12 * np.diag(system.total)[1 : 1 + m]):
+        why = "a mediator does not vary inside site-by-arm cells"
+    elif dependent_columns(added[1:, 1:], tolerance=1e-12):
+        # What is left of them is rounding, and may look positive definite or not.
+        why = (
+            "across sites the treatment moves the mediators in proportion: their fitted values are dependent"
+        )
+    if why:
+        return NotApplicable(name, why), NotApplicable(f"{name} ({kind})", why)
     solved = gram_solve(added[1:, 1:], np.column_stack([added[1:, 0], np.eye(k + m)]))
     b, bread = solved[:, 0], solved[:, 1:]
     rss = float(added[0, 0] - added[0, 1:] @ b)

@@ -146,7 +146,7 @@ def sandwich_meat(
     """
     if kind in ("cluster", "site"):
         codes = cluster_codes(within, "site" if kind == "site" else "cluster")
-        groups = len(np.unique(codes))
+        groups = int(np.count_nonzero(np.bincount(codes)))
         if groups < 2:
             raise TooFewSitesError(f"cov_type={kind!r} needs at least two clusters; there is {groups}.")
         sums = group_sum(scores.by_cell(within), codes, int(codes.max()) + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from msmmiv.design import Design, Label
-from msmmiv.linalg import Array, Codes, frozen, group_sum
+from msmmiv.linalg import Array, Codes, group_products, group_sum, sealed
 from msmmiv.moments.labels import find_arms, natural_order, plain
 from msmmiv.moments.sums import CellSums
 
@@ -50,12 +52,12 @@ class CellMoments:
         away = delta - mean[groups]
         # Cells with one and the same mean differ by the rounding of that mean alone.
         away = np.where(np.abs(away) <= 8 * np.finfo(float).eps * np.abs(self.mean), 0.0, away)
-        inside = self.scatter + self.weight[:, None, None] * away[:, :, None] * away[:, None, :]
-        return CellMoments(frozen(weight), frozen(mean + origin), frozen(group_sum(inside, groups, size)))
+        scatter = group_products(self.weight, away, groups, size, inside=self.scatter)
+        return CellMoments(sealed(weight), sealed(mean + origin), sealed(scatter))
 
     def take(self, rows: Codes) -> CellMoments:
         """The chosen cells, in that order."""
-        return CellMoments(frozen(self.weight[rows]), frozen(self.mean[rows]), frozen(self.scatter[rows]))
+        return CellMoments(sealed(self.weight[rows]), sealed(self.mean[rows]), sealed(self.scatter[rows]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +106,9 @@ class CodedCells:
     def treated_sites(self) -> npt.NDArray[np.bool_]:
         """(K,) whether the treatment varies inside some block of the site."""
         if self.arms:
-            pairs = np.unique(np.column_stack([self.intercept, self.arm]), axis=0)[:, 0]
-            varies = np.bincount(pairs, minlength=self.n_blocks) > 1
+            there = np.zeros((self.n_blocks, len(self.arms)), dtype=bool)
+            there[self.intercept, self.arm] = True
+            varies = there.sum(axis=1) > 1
         else:
             doses = self.first.merged(self.intercept, self.n_blocks)
             dose = doses.mean[:, -1]
@@ -132,34 +135,63 @@ def coded_cells(design: Design, sums: CellSums) -> CodedCells:
     if names:
         pair, block = np.unique(site * len(names) + code, return_inverse=True)
         blocks = tuple((sites[v // len(names)], names[v % len(names)]) for v in pair.tolist())
-    full = np.lexsort((cluster, arm, block, site))
-    stack = np.column_stack([site, block, arm, cluster])[full]
-    new = np.concatenate([[True], np.any(np.diff(stack, axis=0) != 0, axis=1)])
+    full, new = _order((site, block, arm, cluster))
     groups = np.cumsum(new) - 1
-    stack = np.asfortranarray(stack[new])
+    stack = np.stack([code[full[new]] for code in (site, block, arm, cluster)])
     stack.flags.writeable = False
+    size = stack.shape[1]
     copies = design.weight_kind not in ("analytic", "probability")
     first = CellMoments(sums.weight, sums.mean, sums.scatter).take(full)
     squared = CellMoments(sums.squared_weight, sums.squared_mean, sums.squared_scatter).take(full)
     if not new.all():
-        first = first.merged(groups, len(stack))
-        squared = squared if copies else squared.merged(groups, len(stack))
+        first = first.merged(groups, size)
+        squared = squared if copies else squared.merged(groups, size)
     return CodedCells(
         sites=sites, arms=arms, blocks=blocks, clusters=clusters,
-        site=stack[:, 0], block=stack[:, 1], arm=stack[:, 2], cluster=stack[:, 3],
-        n=frozen(group_sum(sums.n[full], groups, len(stack))),
+        site=stack[0], block=stack[1], arm=stack[2], cluster=stack[3],
+        n=sealed(group_sum(sums.n[full], groups, size)),
         first=first, squared=first if copies else squared,
     )  # fmt: skip
 
 
+def _order(codes: Sequence[Codes]) -> tuple[Codes, npt.NDArray[np.bool_]]:
+    """The order by all codes, the first before the second, and where in it a combination is seen first."""
+    sizes = [int(code.max(initial=0)) + 1 for code in codes]
+    if math.prod(sizes) < 2**63:  # one number per cell, which sorts many times faster than four
+        key = np.ravel_multi_index(tuple(codes), sizes)
+        full = np.argsort(key, kind="stable")
+        return full, np.diff(key[full], prepend=-1) != 0
+    full = np.lexsort(tuple(codes)[::-1])
+    same = np.ones(len(full), dtype=bool)
+    for code in codes:
+        same &= np.diff(code[full], prepend=-1) == 0
+    return full, ~same
+
+
 def _coded(column: pd.Series[Any]) -> tuple[tuple[Label, ...], Codes]:
-    """Labels in natural order, and the code of each cell; a mixture of text and numbers becomes text."""
-    values = column.map(plain)
-    if values.map(lambda v: isinstance(v, str)).nunique() > 1:
-        values = values.map(str)
-    codes, uniques = pd.factorize(values)
+    """Labels in natural order, and the code of each cell; a mixture of text and numbers becomes text.
+
+    Labels are looked at once each and not once per cell, and those that are integers in the engine not at all: with
+    a million sites that is most of the work.
+    """
+    codes, uniques = pd.factorize(column)
+    if isinstance(uniques.dtype, np.dtype) and uniques.dtype.kind == "i":
+        numbers = np.asarray(uniques)
+        order = np.argsort(numbers)
+        return tuple(numbers[order].tolist()), _inverse(order)[codes]
     labels = [plain(u) for u in uniques]
-    order = natural_order(labels)
+    if len({isinstance(v, str) for v in labels}) > 1:
+        labels = [str(v) for v in labels]
+    # What differs in the engine can be one label: 1 and 1.0, or a midnight and its day.
+    first = dict[Any, int]()
+    which = np.array([first.setdefault(v, len(first)) for v in labels], dtype=np.int64)
+    distinct = list(first)
+    order = np.array(natural_order(distinct), dtype=np.int64)
+    return tuple(distinct[i] for i in order), _inverse(order)[which[codes]]
+
+
+def _inverse(order: Codes) -> Codes:
+    """Position of each element in the order."""
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
-    return tuple(labels[i] for i in order), position[codes]
+    return position

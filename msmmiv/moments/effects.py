@@ -19,7 +19,7 @@ from msmmiv.errors import (
     check_choice,
     listing,
 )
-from msmmiv.linalg import Array, frozen
+from msmmiv.linalg import Array, frozen, sealed
 from msmmiv.moments.cells import Moments
 from msmmiv.moments.noise import site_noise
 from msmmiv.moments.published import check_table, numbers_of, published_covariance
@@ -149,8 +149,8 @@ class SiteEffects:
             contrasts=moments.arms[1:] if moments.arms else ("",),
             mediators=moments.design.mediators,
             outcome=moments.design.outcome,
-            estimates=frozen(estimates),
-            cov=frozen(cov),
+            estimates=sealed(estimates),
+            cov=sealed(cov),
             precision=frozen(precision),
             n=frozen(rows),
             cov_type=kind or "not available without the rows",

@@ -77,6 +77,8 @@ def natural_order(labels: Sequence[Any]) -> list[int]:
     >>> [["10", 2, 1][i] for i in natural_order(["10", 2, 1])]
     [1, 2, '10']
     """
+    if all(type(v) is str for v in labels):
+        return sorted(range(len(labels)), key=labels.__getitem__)
     return sorted(
         range(len(labels)),
         key=lambda i: (isinstance(labels[i], str), labels[i] if not isinstance(labels[i], str) else 0,
@@ -116,6 +118,8 @@ def find_arms(design: Design, arms: Sequence[Label]) -> list[int]:
 
 def check_spelling(labels: Iterable[Any], column: str, role: str) -> None:
     """Warn where labels differ only by case or spaces."""
+    if getattr(getattr(labels, "dtype", None), "kind", "O") in "iufb":
+        return
     seen: dict[str, list[str]] = {}
     for label in labels:
         if isinstance(label, str):

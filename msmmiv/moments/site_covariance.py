@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -196,23 +197,37 @@ def clustered_covariance(within: Within, slopes: Array, *, adjust: bool) -> Arra
     return _sandwich(within.omega_inverse, meat)
 
 
-def _half_adjusted(within: Within, residual: Array, group: Array) -> Array:
+def _half_adjusted(within: Within, residual: Array, group: Codes) -> Array:
     """Cell contributions to the CR2 score: d' W^(1/2) (I - H)^(-1/2) W^(1/2) e, cluster by cluster."""
     m, p = within.moments, within.n_variables
     d = within.deviation[:, p:]
     root = np.sqrt(m.first.weight)
     out = np.zeros((len(root), d.shape[1], residual.shape[1]))
-    for members in np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1]):
-        k = m.site[members[0]]
-        same = m.intercept[members][:, None] == m.intercept[members]
-        hat = same / within.weight[m.intercept[members]] + d[members] @ within.omega_inverse[k] @ d[members].T
-        inside = root[members][:, None] * hat * root[members]
-        values, vectors = np.linalg.eigh(np.eye(len(members)) - inside)
-        half = np.where(values > 1e-10, 1.0 / np.sqrt(np.where(values > 1e-10, values, 1.0)), 0.0)
+    for members in _equal_sizes(group):
+        hat = np.einsum(
+            "gcd,gde,gfe->gcf", d[members], within.omega_inverse[m.site[members[:, 0]]], d[members]
+        )
+        block = m.intercept[members]
+        hat += (block[:, :, None] == block[:, None, :]) / within.weight[block][:, :, None]
+        inside = root[members][:, :, None] * hat * root[members][:, None, :]
+        values, vectors = np.linalg.eigh(np.eye(members.shape[1]) - inside)
+        fits = values <= 1e-10
+        half = np.where(fits, 0.0, 1.0 / np.sqrt(np.where(fits, 1.0, values)))
         # A cluster that is an arm by itself fits itself: the variance of its site is not estimable.
-        moved = np.abs(vectors.T @ (root[members][:, None] * d[members])).max(axis=1)
-        if np.any((values <= 1e-10) & (moved > 1e-6 * root[members].max())):
-            half = np.full_like(half, np.nan)
-        adjusted = (vectors * half) @ vectors.T @ (root[members][:, None] * residual[members])
-        out[members] = np.einsum("c,cd,cp->cdp", root[members], d[members], adjusted)
+        weighted = root[members][:, :, None] * d[members]
+        moved = np.abs(np.einsum("gcv,gcd->gvd", vectors, weighted)).max(axis=2)
+        half[(fits & (moved > 1e-6 * root[members].max(axis=1)[:, None])).any(axis=1)] = np.nan
+        turned = np.einsum("gcv,gcp->gvp", vectors, root[members][:, :, None] * residual[members])
+        adjusted = np.einsum("gcv,gv,gvp->gcp", vectors, half, turned)
+        out[members] = np.einsum("gcd,gcp->gcdp", weighted, adjusted)
     return out
+
+
+def _equal_sizes(group: Codes, most: int = 2**20) -> Iterator[Codes]:
+    """(G, c) members of the groups, those of one size c together and no more than ``most`` pairs of them at once."""
+    order, size = np.argsort(group, kind="stable"), np.bincount(group)
+    start = np.cumsum(size) - size
+    for c in np.unique(size[size > 0]):
+        first = start[size == c]
+        for part in np.array_split(first, max(1, len(first) * int(c) ** 2 // most)):
+            yield order[part[:, None] + np.arange(c)]

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from msmmiv.linalg import Array, Codes, frozen, gram_pinv, group_sum
+from msmmiv.linalg import Array, Codes, gram_pinv, group_products, group_sum, sealed
 from msmmiv.moments.cells import Moments
 
 __all__ = ["Within", "within_sites"]
@@ -81,7 +81,7 @@ class Within:
     @cached_property
     def _inverse(self) -> tuple[Array, Codes]:
         pinv, rank = gram_pinv(self.omega)
-        return frozen(pinv), rank
+        return sealed(pinv), rank
 
     @property
     def omega_inverse(self) -> Array:
@@ -103,12 +103,12 @@ class Within:
     @cached_property
     def slopes(self) -> Array:
         """(K, D, p): within-site regressions of the variables on the contrasts, no covariates."""
-        return frozen(self.omega_inverse @ self.cross)
+        return sealed(self.omega_inverse @ self.cross)
 
     @cached_property
     def between(self) -> Array:
         """(K, p, p): the part of `total` that the contrasts explain."""
-        return frozen(np.einsum("kdp,kdq->kpq", self.slopes, self.cross))
+        return sealed(np.einsum("kdp,kdq->kpq", self.slopes, self.cross))
 
     @cached_property
     def overall(self) -> Array:
@@ -117,7 +117,7 @@ class Within:
         mean = np.average(self.origin[:, :p], axis=0, weights=self.weight)
         spread = (self.weight[:, None] * (self.origin[:, :p] - mean) ** 2).sum(axis=0)
         inside: Array = np.einsum("kpp->p", self.total)
-        return frozen(inside + spread)
+        return sealed(inside + spread)
 
 
 def within_sites(moments: Moments) -> Within:
@@ -146,16 +146,15 @@ def within_sites(moments: Moments) -> Within:
         scatter = wider
     contrasts = max(len(moments.arms) - 1, 1)
     deviation = mean - origin[where]
-    outer = first.weight[:, None, None] * deviation[:, :, None] * deviation[:, None, :]
-    gram = group_sum(scatter + outer, moments.site, moments.n_sites)
+    gram = group_products(first.weight, deviation, moments.site, moments.n_sites, inside=scatter)
     return Within(
         moments=moments,
         n_variables=mean.shape[1] - contrasts,
         n_contrasts=contrasts,
-        deviation=frozen(deviation),
-        squared_deviation=frozen(squared - origin[where]),
-        scatter=frozen(scatter),
-        gram=frozen(gram),
-        origin=frozen(origin),
+        deviation=sealed(deviation),
+        squared_deviation=sealed(squared - origin[where]),
+        scatter=sealed(scatter),
+        gram=sealed(gram),
+        origin=sealed(origin),
         weight=blocks.weight,
     )

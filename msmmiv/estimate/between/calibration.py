@@ -21,6 +21,8 @@ _FAR = 1e6
 _LONG = 3_000_000
 #: How much longer a row takes that shares people.
 _SLOWER = 10
+#: Rows times draws that are held at once: some twenty arrays of this size.
+_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,14 +188,19 @@ def calibrate(
     values = centre + scale * np.tan(angle)
     values[np.argmin(np.abs(values))] = 0.0
     fits, z = rows.path(values), rows.z
-    normal = np.random.default_rng(seed).standard_normal((4, draws, len(z)))
-    v, u = rows.errors(normal[:2])
     sizes = np.empty((len(values), draws))
     long = sizes.size * len(z) * (1 if isinstance(rows, IndependentRows) else _SLOWER) > _LONG
-    for j in watched(range(len(values)), what="critical values", show=long):
+    step = max(1, _AT_ONCE // len(z))
+    parts = [slice(first, min(first + step, draws)) for first in range(0, draws, step)]
+    rng = np.random.default_rng(seed)
+    todo = [(part, j) for part in parts for j in range(len(values))]
+    for part, j in watched(todo, what="critical values", show=long):
+        if j == 0:
+            normal = rng.standard_normal((4, part.stop - part.start, len(z)))
+            v, u = rows.errors(normal[:2])
         compliance = z @ fits.compliance_mean[j] + np.sqrt(fits.compliance_variance[j]) * normal[2]
         direct = z @ fits.intercepts[j] + np.sqrt(fits.direct_variance[j]) * normal[3]
         y = direct + values[j] * compliance + v
-        sizes[j] = np.abs(rows.statistic(y, compliance + u, float(values[j])))
+        sizes[j, part] = np.abs(rows.statistic(y, compliance + u, float(values[j])))
     sizes = np.nan_to_num(sizes, nan=0.0)  # samples in which the score says nothing
     return Calibration(frozen(angle), frozen(-np.sort(-sizes, axis=1)), centre, scale, seed)

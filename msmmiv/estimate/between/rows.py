@@ -72,7 +72,7 @@ class BetweenRows:
     @property
     def n_sites(self) -> int:
         """Independent units: sites, or rows of the only site."""
-        return len(np.unique(self.site))
+        return int(np.count_nonzero(np.bincount(self.site)))
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ __all__ = ["LAMBDAS", "SimexRun", "noise_root", "simulate"]
 
 #: Added error as a multiple of the sampling covariance, as the R package simex has it.
 LAMBDAS = frozen([0.0, 0.5, 1.0, 1.5, 2.0])
+#: Errors that are held at once.
+_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +91,16 @@ def simulate(
         raise RankDeficientError("The compliances do not vary beyond z, so nothing can be regressed on them.")
     k, m = rows.n_rows, 1 + rows.x.shape[1]
     half = (b + 1) // 2
-    if root.ndim == 3:
-        errors = rng.standard_normal((k, half, m)) @ root.transpose(0, 2, 1)
-    else:
-        errors = (root @ rng.standard_normal((k * m, half))).reshape(k, m, half).transpose(0, 2, 1)
-    flat: Array = errors.reshape(k, half * m)
-    cross = (parts.centred.T @ flat).reshape(m, half, m).transpose(1, 0, 2)
-    on_z = (rows.z.T @ flat).reshape(-1, half, m)
+    at_once = max(1, _AT_ONCE // (k * m))
+    drawn = [
+        _products(rows, parts, root, min(at_once, half - first), rng) for first in range(0, half, at_once)
+    ]
+    cross, on_z, square = (
+        np.concatenate(part, axis=axis)
+        for part, axis in zip(zip(*drawn, strict=True), (0, 1, 0), strict=True)
+    )
     fitted = np.tensordot(parts.inverse, on_z, axes=1)  # coefficients of the errors on z
-    square = np.einsum("khd,khe->hde", errors, errors) - np.einsum("qhd,qhe->hde", on_z, fitted)
+    square = square - np.einsum("qhd,qhe->hde", on_z, fitted)
     added: Array = square.mean(axis=0)
     # An error and its negative: first-order noise cancels in means.
     step = np.concatenate([np.sqrt(LAMBDAS), -np.sqrt(LAMBDAS)]).reshape(2, -1)[:, :, None, None, None]
@@ -116,6 +119,21 @@ def simulate(
         away = all_b - means[:, None]
         t2 = t2 - np.einsum("slha,slhb->lab", away, away) / (2 * half - 1)
     return SimexRun(replace(parts, noise=added[None]), added, means, t2)
+
+
+def _products(
+    rows: BetweenRows, parts: Corrected, root: Array, draws: int, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """Cross-products of drawn errors with centred rows (h, m, m), with z (q, h, m) and with themselves (h, m, m)."""
+    k, m = rows.n_rows, 1 + rows.x.shape[1]
+    if root.ndim == 3:
+        errors = rng.standard_normal((k, draws, m)) @ root.transpose(0, 2, 1)
+    else:
+        errors = (root @ rng.standard_normal((k * m, draws))).reshape(k, m, draws).transpose(0, 2, 1)
+    flat: Array = errors.reshape(k, draws * m)
+    cross = (parts.centred.T @ flat).reshape(m, draws, m).transpose(1, 0, 2)
+    on_z = (rows.z.T @ flat).reshape(-1, draws, m)
+    return cross, on_z, np.einsum("khd,khe->hde", errors, errors)
 
 
 def _inverses(blocks: Array) -> Array:
