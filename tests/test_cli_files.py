@@ -38,12 +38,14 @@ def test_a_folder_is_a_file(trial: Path) -> None:
     assert one.equals(two)
     assert one.equals(three)
     # A folder of moments is merged, as the files in it would be.
-    (trial / "sent").mkdir()
+    (trial / "sent" / "more").mkdir(parents=True)
     df = people(3)
     for k, part in enumerate((df[df["s"] < 2], df[df["s"] >= 2])):
-        mm.Moments.from_data(part, design()).save(trial / "sent" / f"{k}.csv")
+        mm.Moments.from_data(part, design()).save(trial / "sent" / ("more" if k else ".") / f"{k}.csv")
     assert run("moments", "merge", trial / "sent", "--out", trial / "all.csv").exit_code == 0
     assert mm.Moments.load(trial / "all.csv").n.sum() == 300
+    assert run("moments", "merge", trial / "sent/**/*.csv", "--out", trial / "again.csv").exit_code == 0
+    assert mm.Moments.load(trial / "again.csv").n.sum() == 300
     assert run("rank", trial / "sent", "--draws", "199").exit_code == 0
 
 

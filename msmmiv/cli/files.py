@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msmmiv.errors import DataError, OutputError
 from msmmiv.files import files_in, move_into, own_room
-from msmmiv.moments.data_file import DataFile, patterns
+from msmmiv.moments.data_file import DataFile, reader_of
 from msmmiv.show.outputs import check_folder
 
 __all__ = ["check_file", "check_name", "paths_of", "whole_file", "written"]
@@ -26,10 +26,10 @@ def paths_of(file: str) -> list[str]:
     """
     if Path(file).is_dir():
         folder = DataFile((file,))
-        patterns(folder)
+        reader_of(folder)
         return list(folder.files)
     if glob.has_magic(file) and not Path(file).exists():
-        found = sorted(glob.glob(file))  # noqa: PTH207 - absolute patterns too
+        found = list(DataFile((file,)).files)
         if not found:
             raise DataError(f"No file matches {file!r}.")
         return found

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from msmmiv.errors import DataError
-from msmmiv.moments.data_file import DataFile, Decimal, Encoding, patterns
+from msmmiv.moments.data_file import DataFile, Decimal, Encoding, reader_of
 
 __all__ = ["Found", "found_dialect"]
 
@@ -37,7 +37,7 @@ def found_dialect(data: DataFile) -> Found:
     DataError
         A file that is no text, or in none of the encodings that are read.
     """
-    patterns(data)  # what is an Excel workbook, empty or not there is said by its name
+    reader_of(data)  # what is an Excel workbook, empty or not there is said by its name
     files = [f for f in data.files if f.lower().endswith(".csv")]
     if not files:
         return data, ()

@@ -11,7 +11,7 @@ from typing import Literal, TextIO, TypeAlias
 
 from msmmiv.errors import ChoiceError, DataError, check_choice, listing
 
-__all__ = ["DataFile", "Decimal", "Encoding", "check_lengths", "header", "is_moments", "patterns"]
+__all__ = ["DataFile", "Decimal", "Encoding", "check_lengths", "header", "is_moments", "reader_of"]
 
 Decimal: TypeAlias = Literal[".", ","]
 Encoding: TypeAlias = Literal["utf-8", "latin-1", "utf-16"]
@@ -95,14 +95,16 @@ class DataFile:
     @property
     def files(self) -> tuple[str, ...]:
         """The files that are there, sorted, each once."""
-        return tuple(sorted({f for p in self.paths for f in _files(p)}))
+        found = sorted({f for p in self.paths for f in _files(p)})
+        once = {Path(f).resolve(): f for f in reversed(found)}
+        return tuple(f for f in found if once[Path(f).resolve()] == f)
 
     def __str__(self) -> str:
         return ", ".join(self.paths)
 
 
-def patterns(data: DataFile) -> tuple[str, list[str]]:
-    """DuckDB's reader for the files and the patterns it reads, after looking at every path.
+def reader_of(data: DataFile) -> str:
+    """What reads the files, after looking at every path: a function of DuckDB, or "stata", "spss" or "sas".
 
     Raises
     ------
@@ -110,8 +112,7 @@ def patterns(data: DataFile) -> tuple[str, list[str]]:
         A folder without files that are read, a file that is not there or is empty, an ending that is not read, files of
         two kinds, a file that is not what its ending says, or options for CSV and files of another kind.
     """
-    found = [_pattern(path) for path in data.paths]
-    readers = {reader for reader, _ in found}
+    readers = {_reader(path) for path in data.paths}
     if len(readers) > 1:
         kinds = listing([_KINDS[r] for r in sorted(readers)])
         raise DataError(f"{kinds} files cannot be read as one ({data}). Convert one kind.")
@@ -130,7 +131,7 @@ def patterns(data: DataFile) -> tuple[str, list[str]]:
             raise DataError(f"File {file!r} is empty.")
         if reader == "read_csv":
             _check_start(file)
-    return reader, [pattern for _, patterns in found for pattern in patterns]
+    return reader
 
 
 def header(file: str, data: DataFile) -> list[str]:
@@ -191,16 +192,28 @@ def _files(path: str) -> list[str]:
         return [path]
     if Path(path).is_dir():
         return _inside(Path(path))
-    return [f for f in glob.glob(path, recursive=True) if Path(f).is_file()]  # noqa: PTH207 - absolute patterns too
+    fixed = len(Path(path[: min(path.find(m) for m in "*?[" if m in path)]).parts) if _is_glob(path) else 0
+    found = [f for f in glob.glob(path, recursive=True) if Path(f).is_file()]  # noqa: PTH207 - absolute patterns too
+    asked = any(part.startswith("_") for part in Path(path).parts[max(fixed - 1, 0) :])
+    return [f for f in found if asked or not _left_behind(Path(f).parts[max(fixed - 1, 0) :])]
+
+
+def _is_glob(path: str) -> bool:
+    return any(mark in path for mark in "*?[")
 
 
 def _inside(folder: Path) -> list[str]:
-    """Files in a folder and below; what begins with a dot or a bar is the engine's that wrote the others."""
+    """Files in a folder and below."""
     found = [f for f in folder.rglob("*") if f.suffix.lower() in FILES and f.is_file()]
-    return [str(f) for f in found if not any(part[0] in "._" for part in f.relative_to(folder).parts)]
+    return [str(f) for f in found if not _left_behind(f.relative_to(folder).parts)]
 
 
-def _pattern(name: str) -> tuple[str, list[str]]:
+def _left_behind(parts: tuple[str, ...]) -> bool:
+    """Whether a name begins with a dot or a bar: an engine's own, beside what it wrote."""
+    return any(part[0] in "._" for part in parts if part not in (".", ".."))
+
+
+def _reader(name: str) -> str:
     path = Path(name)
     if path.is_dir():
         inside = _inside(path)
@@ -215,7 +228,7 @@ def _pattern(name: str) -> tuple[str, list[str]]:
                 f"The folder {str(path)!r} holds {kinds} files. To read those of one kind, give a pattern such as "
                 f"{str(path / f'*{Path(inside[0]).suffix}')!r}."
             )
-        return readers.pop(), [glob.escape(f) for f in sorted(inside)]
+        return readers.pop()
     reader = FILES.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -223,12 +236,14 @@ def _pattern(name: str) -> tuple[str, list[str]]:
             "into a frame and give that."
         )
     if path.is_file():
-        return reader, [glob.escape(str(path))]
-    if not any(mark in str(path) for mark in "*?["):
+        return reader
+    if not _is_glob(str(path)):
         near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}")) if path.parent.is_dir() else []
         found = f" The folder has {listing(near, quote=True, most=5)}." if near else ""
         raise DataError(f"File {str(path)!r} was not found.{found}")
-    return reader, [str(path)]
+    if not _files(name):
+        raise DataError(f"No file matches {name!r}.")
+    return reader
 
 
 def _check_start(file: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from narwhals.exceptions import ComputeError
 
-from msmmiv.errors import DataError, MissingExtraError
+from msmmiv.errors import DataError, MissingExtraError, MsmmivError
 
 __all__ = ["hushed", "reading"]
 
@@ -33,8 +33,12 @@ def hushed() -> Iterator[None]:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Say what an engine says of the data in one line that names them; our own mistakes pass as they are."""
+def reading(name: str, *, engine: bool = False) -> Iterator[None]:
+    """Say what an engine says of the data in one line that names them; our own mistakes pass as they are.
+
+    With ``engine`` nothing of ours runs in the block, and whatever comes out of it is the engine's: a file that is
+    gone, a user's own function that fails.
+    """
     try:
         with hushed():
             yield
@@ -46,7 +50,8 @@ def reading(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         said_by = type(error).__module__.partition(".")[0].lstrip("_")
-        if said_by not in _ENGINES_SAY and not isinstance(error, ComputeError):
+        known = said_by in _ENGINES_SAY or isinstance(error, ComputeError)
+        if isinstance(error, MemoryError | MsmmivError) or not (known or engine):
             raise
         raise DataError(f"Could not read {name}: {_why(error)}") from error
 

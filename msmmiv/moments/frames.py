@@ -32,11 +32,12 @@ Frame = Any  # nw.DataFrame or nw.LazyFrame: the verbs used behind this door are
 
 @dataclass(frozen=True)
 class OpenFrame:
-    """Rows as a narwhals frame, what to call them in messages, and the bar for passes over them."""
+    """Rows as a narwhals frame, what to call them in messages, bars on passes, and whether they are still the same."""
 
     frame: Frame
     name: str
     passes: Passes
+    unchanged: Callable[[], None] = lambda: None
 
 
 def open_frame(data: Any, design: Design, *, progress: bool | None = None) -> OpenFrame:
@@ -56,11 +57,9 @@ def open_frame(data: Any, design: Design, *, progress: bool | None = None) -> Op
     """
     if isinstance(data, str | Path | DataFile):
         file = data if isinstance(data, DataFile) else DataFile((str(data),))
-        native, percent = rows_of(file, design)
-        if isinstance(native, pd.DataFrame):
-            native = _plain_frame(native, design)
-        show = sys.stderr.isatty() if progress is None else progress
-        return OpenFrame(nw.from_native(native), repr(str(file)), Passes(show, percent))
+        read = rows_of(file, design, show=sys.stderr.isatty() if progress is None else progress)
+        native = _plain_frame(read.rows, design) if isinstance(read.rows, pd.DataFrame) else read.rows
+        return OpenFrame(nw.from_native(native), repr(str(file)), read.passes, read.unchanged)
     passes = Passes(bool(progress))
     if isinstance(data, pd.DataFrame):
         return OpenFrame(nw.from_native(_plain_frame(data, design)), "the frame", passes)
@@ -90,7 +89,7 @@ def collected(frame: Frame, name: str) -> pd.DataFrame:
     MissingExtraError
         The engine needs a package to hand over its results.
     """
-    with reading(name):
+    with reading(name, engine=True):
         got = frame.collect("pandas") if isinstance(frame, nw.LazyFrame) else frame
         out: pd.DataFrame = got.to_pandas()
     return out.reset_index(drop=True)
@@ -99,7 +98,7 @@ def collected(frame: Frame, name: str) -> pd.DataFrame:
 def joined(frame: Frame, small: pd.DataFrame, on: Sequence[str], how: Literal["left", "inner"]) -> Frame:
     """Columns of a small table beside the rows of a frame, in its engine, by columns that both have."""
     native = nw.to_native(frame)
-    with hushed():
+    with reading("the rows"):
         if frame.implementation is nw.Implementation.DASK:
             # Partition by partition: rows stay where they are, and get the unique index that its columns need.
             return nw.from_native(
@@ -125,9 +124,10 @@ def _beside_pyarrow(native: Any, small: pd.DataFrame) -> Any:
     return made.cast(pa.schema([(f.name, both.get(f.name, f.type)) for f in made.schema]))
 
 
-def _beside_duckdb(native: Any, small: pd.DataFrame) -> Any:  # noqa: ARG001 - read by the query
-    """In the connection of the relation, whose queries see local names."""
-    return native.query("unused", "SELECT * FROM small")
+def _beside_duckdb(native: Any, small: pd.DataFrame) -> Any:
+    """In the connection of the relation, whose queries see local names that are no table of its own."""
+    msmmiv_cells = small  # noqa: F841 - read by the query
+    return native.query("msmmiv_rows", "SELECT * FROM msmmiv_cells")
 
 
 def _beside_ibis(_native: Any, small: pd.DataFrame) -> Any:

@@ -14,8 +14,10 @@ import pandas as pd
 from msmmiv.design import Design, Label
 from msmmiv.errors import ColumnError, LabelWarning, TreatmentError, listing
 
-__all__ = ["check_spelling", "find_arms", "natural_order", "plain", "plain_labels"]
+__all__ = ["check_exact", "check_spelling", "find_arms", "natural_order", "plain", "plain_labels"]
 
+#: Whole numbers from here on are not all different as floats.
+_EXACT = 2.0**53
 #: More arms than this and the column is more likely a dose, a date or an id.
 MOST_ARMS = 50
 
@@ -40,7 +42,9 @@ def plain(value: Any) -> Any:
         value = value.astimezone(dt.UTC).replace(tzinfo=None) if value.tzinfo else value
         return str(value.date() if value == dt.datetime.combine(value.date(), dt.time()) else value)
     if isinstance(value, decimal.Decimal) and value.is_finite():
-        value = int(value) if value == value.to_integral_value() else float(value)
+        whole, near = value == value.to_integral_value(), float(value)
+        # What a float cannot hold stays text, or several labels would become one.
+        value = int(value) if whole else near if decimal.Decimal(repr(near)) == value else str(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2.0**63:
         return int(value)
     if isinstance(value, int) and abs(value) >= 2**63:  # more than files and engines hold as a number
@@ -114,6 +118,20 @@ def find_arms(design: Design, arms: Sequence[Label]) -> list[int]:
         )
         raise TreatmentError(f"control={control!r} is not an arm of {name!r}; the arms are {found}.{yes_no}")
     return sorted(range(len(arms)), key=lambda i: (arms[i] != control, i))
+
+
+def check_exact(labels: pd.Series[Any], column: str, role: str) -> None:
+    """Refuse floats so large that several whole numbers have become one.
+
+    Raises
+    ------
+    ColumnError
+    """
+    if labels.dtype.kind == "f" and (labels.abs() >= _EXACT).any():
+        raise ColumnError(
+            f"Column {column!r} ({'treatment' if role == 'arm' else role}) comes as floats of 16 digits and more "
+            f"(such as {labels.abs().max():.0f}), which several numbers share. Store it as text, or as integers."
+        )
 
 
 def check_spelling(labels: Iterable[Any], column: str, role: str) -> None:

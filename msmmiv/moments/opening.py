@@ -63,18 +63,24 @@ def open_rows(data: Any, design: Design, *, missing: str, progress: bool | None 
         counts = collected(frame.select(*_counts(design, values, named)), source).iloc[0]
     rows_in, complete = int(counts["rows"] or 0), int(counts["complete"] or 0)
     if design.weights:
-        _check_weights(design, frame, source)
+        with opened.passes.step("weights"):
+            _check_weights(design, frame, source)
     if rows_in == 0:
         raise DataError("The data has no rows.")
     lost = {column: int(counts[f"m_{k}"]) for k, column in named.items() if counts[f"m_{k}"]}
-    table = _missing_table(frame, source, keys, named) if complete < rows_in else pd.DataFrame()
+    table = pd.DataFrame()
+    if complete < rows_in:
+        with opened.passes.step("missing values by site"):
+            table = _missing_table(frame, source, keys, named)
     _check_missing(design, lost, rows_in, complete, missing)
     if complete < rows_in:
         frame = frame.filter(nw.col("complete"))
+    with opened.passes.step("means of complete rows"):
+        centre = _centre(frame, source, values, counts)
     return Rows(
         design=design, frame=frame.select(*(c for c in named)), keys=keys, rows_in=rows_in,
         missing=tuple(lost.items()), incomplete=rows_in - complete, missing_cells=table,
-        centre=_centre(frame, source, values, counts), source=source, passes=opened.passes,
+        centre=centre, source=source, passes=opened.passes, unchanged=opened.unchanged,
     )  # fmt: skip
 
 

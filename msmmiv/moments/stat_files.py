@@ -56,7 +56,10 @@ def read_stat_files(
         for role, column in design.roles() if design is not None else ():
             if column not in there:
                 raise ColumnError.not_found(column, role, there, where=f"{Path(file).name!r}")
-        parts.append(read(file, names, labels, most))
+        part = read(file, names, labels, most)
+        for column in labels or ():  # nothing between quotes is what these programs write for missing text
+            part[column] = part[column].mask(part[column].astype(str) == "", None)
+        parts.append(part)
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
@@ -74,7 +77,14 @@ def _stata(
                 words = reader.read(most, columns=list(dict.fromkeys(labels)))
             frame = frame.assign(**{c: words[c] for c in words})
     except (ValueError, OSError, struct.error) as error:
-        raise DataError(f"Could not read {file!r} as a Stata file: {error}.") from error
+        if "convert_categoricals" in str(error):
+            raise DataError(
+                f"{Path(file).name!r} has a column in which two codes have the same label and would become one. "
+                "Give each code a label of its own."
+            ) from error
+        raise DataError(
+            f"Could not read {file!r} as a Stata file: {' '.join(str(error).split())}."
+        ) from error
     return frame
 
 
@@ -96,10 +106,20 @@ def _readstat(kind: str, program: str) -> Read:
             raise DataError(f"Could not read {file!r} as a file of {program}: {error}.") from error
         for column in frame.columns if labels is None else labels:
             if words := meta.variable_value_labels.get(column):
+                _check_words(file, str(column), [w for v, w in words.items() if (frame[column] == v).any()])
                 frame[column] = frame[column].map(partial(_word, words))
         return pd.DataFrame(frame)
 
     return read
+
+
+def _check_words(file: str, column: str, words: Sequence[str]) -> None:
+    twice = [w for w in words if words.count(w) > 1]
+    if twice:
+        raise DataError(
+            f"Column {column!r} of {Path(file).name!r} has two codes with the label {twice[0]!r}, which would be one. "
+            "Give each code a label of its own."
+        )
 
 
 def _word(words: dict[Any, str], value: Any) -> Any:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -65,10 +66,23 @@ class Rows:
     centre: Array
     source: str
     passes: Passes
+    unchanged: Callable[[], None]
+
+    @cached_property
+    def _labels(self) -> dict[tuple[str, ...], pd.DataFrame]:
+        """Labels as the engine holds them, once looked up."""
+        return {}
+
+    @contextmanager
+    def _pass(self, what: str) -> Iterator[None]:
+        """A pass over the rows that were opened, and no others."""
+        self.unchanged()
+        with self.passes.step(what):
+            yield
 
     def cell_sums(self) -> CellSums:
         """Group the rows once, and once more if centring at the column means has lost digits."""
-        with self.passes.step("sums of centred products"), np.errstate(over="ignore", invalid="ignore"):
+        with self._pass("sums of centred products"), np.errstate(over="ignore", invalid="ignore"):
             sums = _grouped(self, [nw.col(f"v{j}") - m for j, m in enumerate(self.centre.tolist())])
         wild = ~np.isfinite(sums.scatter + sums.squared_scatter).all(axis=(0, 1))
         if wild.any():
@@ -83,7 +97,7 @@ class Rows:
         for j in range(centre.shape[1]):
             cells[f"c{j}"] = centre[:, j]
         both = joined(self.frame, cells, self.keys, "left")
-        with self.passes.step("second centring"):
+        with self._pass("second centring"):
             again = _grouped(self, [nw.col(f"v{j}") - nw.col(f"c{j}") for j in range(centre.shape[1])], both)
         order = pd.MultiIndex.from_frame(sums.keys).get_indexer(pd.MultiIndex.from_frame(again.keys))
         return _shifted(again, centre[order])
@@ -106,14 +120,18 @@ class Rows:
         names = {f"v{j}": column for j, column in enumerate(self.design.variables)}
         names |= {k: getattr(self.design, "treatment" if k == "arm" else k) for k in self.keys}
         names |= {"w": self.design.weights} if self.design.weights else {}
-        with self.passes.step("all rows"):
+        with self._pass("all rows"):
             return collected(self.frame.select(*names), self.source).rename(columns=names)
 
     def _beside(self, table: pd.DataFrame, on: Sequence[str]) -> Frame:
         """Join constants to the rows by label; rows without a match (sites left out) go."""
-        # A group-by, since `unique` sorts all rows on Spark.
-        with self.passes.step("labels"):
-            native = collected(self.frame.group_by(*on).agg(nw.len().alias("rows")), self.source)[list(on)]
+        self.unchanged()
+        if tuple(on) not in self._labels:
+            # A group-by, since `unique` sorts all rows on Spark.
+            with self._pass("labels"):
+                found = collected(self.frame.group_by(*on).agg(nw.len().alias("rows")), self.source)
+            self._labels[tuple(on)] = found[list(on)]
+        native = self._labels[tuple(on)].copy()
         native["match"] = list(map(tuple, native[list(on)].map(plain).to_numpy(dtype=object)))
         keyed = table.drop(columns=list(on))
         keyed["match"] = list(map(tuple, table[list(on)].to_numpy(dtype=object)))
@@ -183,7 +201,7 @@ class Rows:
             **{n: nw.col(f"f{a}") * nw.col(z[c]) * nw.col(z[d]) for n, (a, c, d) in names.items()}
         )
         sums = [nw.col(n).sum() for n in names]
-        with self.passes.step("products of residuals and regressors"):
+        with self._pass("products of residuals and regressors"):
             got = (
                 _aggregated(self, frame, ["site"], sums)
                 if by_site

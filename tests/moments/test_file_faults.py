@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import decimal
 
+import duckdb
+import numpy as np
 import pytest
 
 import msmmiv as mm
@@ -70,7 +73,7 @@ def test_numbers_in_one_file_and_text_in_another(two, column):
     df[150:].assign(**{column: df[column].astype(str)}).to_parquet(folder / "b.parquet")
     with pytest.raises(
         ColumnError,
-        match=rf"'{column}' \(\w+\) is VARCHAR in 'b\.parquet' and \w+ in 'a\.parquet'. Write it with one",
+        match=rf"'{column}' \(\w+\) is \w+ in 'a\.parquet' and VARCHAR in 'b\.parquet'. Write it with one",
     ):
         mm.Moments.from_data(folder, design())
 
@@ -133,3 +136,166 @@ def test_a_broken_trial_leaves_no_moments_behind(two, tmp_path):
     assert "Could not read" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(out.iterdir()) == []
+
+
+# --------------------------------------------------------------------------- every row once, and no other
+
+
+def counted(source, **roles):
+    return int(mm.Moments.from_data(source, design(**roles)).n.sum())
+
+
+def test_rows_above_others_are_not_skipped(tmp_path):
+    """Two files pasted under one another, the second one wider; and one line too many fields at the end."""
+    df = people(4)
+    path = tmp_path / "a.csv"
+    for text, line in (
+        (df.to_csv(index=False) + df.assign(extra=1).to_csv(index=False), 302),
+        (df.to_csv(index=False) + "1," * 14 + "1\n", 302),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=rf"Line {line} of .*a\.csv' has 1\d fields, and the header 10"):
+            counted(path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_every_file_is_read_once(tmp_path, ending, monkeypatch):
+    df = people(4)
+    save = (lambda f: df.to_csv(f, index=False)) if ending == "csv" else df.to_parquet
+    (tmp_path / "d" / "_temporary").mkdir(parents=True)
+    path = tmp_path / "d" / f"a.{ending}"
+    for name in (path, tmp_path / "d" / f".part.{ending}", tmp_path / "d" / "_temporary" / f"a.{ending}"):
+        save(name)
+    monkeypatch.chdir(tmp_path)
+    folder, one = str(tmp_path / "d"), str(path)
+    every, some = f"{folder}/*.{ending}", f"{folder}/a*.{ending}"
+    for paths in ((one, one), (one, every), (f"d/a.{ending}", f"./d/a.{ending}", one), (folder, one), (every, some),
+                  (f"{tmp_path}/**/*.{ending}",)):  # fmt: skip
+        data = mm.DataFile(paths)
+        assert len(data.files) == 1, paths
+        assert counted(data) == 300, paths
+    assert len(mm.DataFile((f"{folder}/_temporary/*.{ending}",)).files) == 1  # asked for by name
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_names_of_folders_take_the_place_of_no_column(tmp_path, ending):
+    df = people(4)
+    want = mm.Moments.from_data(df, design())
+
+    def save(frame, folder):
+        (tmp_path / folder).mkdir(parents=True)
+        name = tmp_path / folder / f"p.{ending}"
+        frame.to_csv(name, index=False) if ending == "csv" else frame.to_parquet(name)
+
+    save(df, "one/y=1/t=1/s=103")
+    assert mm.Moments.from_data(tmp_path / "one", design()).equals(want)
+    # A column that is in these names only is read from them, as Spark and others write it.
+    for site, part in df.groupby("s"):
+        save(part.drop(columns="s"), f"parts/s={site}")
+    assert mm.Moments.from_data(tmp_path / "parts", design()).equals(want)
+    for arm, part in df.groupby("t"):
+        save(part.drop(columns="t").assign(s=part["s"]), f"both/t={arm}/s=9")
+    with pytest.raises(
+        ColumnError, match=r"'s' is a column of the files and in the names of their folders, and 't' is"
+    ):
+        mm.Moments.from_data(tmp_path / "both", design())
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_that_changes_is_not_read_again(tmp_path, ending, monkeypatch):
+    df = people(4)
+    path = tmp_path / f"a.{ending}"
+    save = (lambda d: d.to_csv(path, index=False)) if ending == "csv" else lambda d: d.to_parquet(path)
+    save(df)
+    monkeypatch.chdir(tmp_path)
+    study = mm.Study(path.name, design(covariates=["x"]))
+    monkeypatch.chdir(tmp_path.parent)  # a relative path is that of the folder in which the study was made
+    want = mm.Study(df, design(covariates=["x"])).fit("2sls", cov_type="HC3")
+    np.testing.assert_allclose(study.fit("2sls", cov_type="HC3").cov, want.cov, rtol=1e-10)
+    save(df.assign(y=df["y"] * 7))
+    with pytest.raises(
+        DataError, match=rf"a\.{ending}' has changed since it was opened. Make the study anew"
+    ):
+        study.fit("2sls", cov_type="HC2")
+    path.unlink()
+    with pytest.raises(DataError, match="has changed since it was opened"):
+        study.fit("2sls", cov_type="HC2")
+
+
+def test_long_numbers_stay_different_sites(tmp_path):
+    df = people(4)
+    sites = df["s"].map(lambda k: 36047112345678901230 + k)
+    path = tmp_path / "a.csv"
+    df.assign(s=sites.astype(str)).to_csv(path, index=False)
+    assert mm.Moments.from_data(path, design()).sites == tuple(str(v) for v in sorted(set(sites)))
+    # Where an engine has made floats of them, they cannot be told apart any more.
+    for frame in (df.assign(s=sites.astype(float)), df.assign(s=(2.0**53 + df["s"]).astype(float))):
+        with pytest.raises(
+            ColumnError, match=r"'s' \(site\) comes as floats of 16 digits and more .such as \d+"
+        ):
+            mm.Moments.from_data(frame, design())
+    exact = df.assign(s=df["s"].map(lambda k: decimal.Decimal("123456789012345678901.25") + k))
+    assert len(mm.Moments.from_data(exact, design()).sites) == df["s"].nunique()
+
+
+def test_infinity_in_a_csv_file_is_missing(tmp_path):
+    df = people(4)
+    df.loc[[3, 8], "y"] = [np.inf, -np.inf]
+    df.to_csv(tmp_path / "a.csv", index=False)
+    got, want = (mm.Moments.from_data(d, design()) for d in (tmp_path / "a.csv", df))
+    assert got.equals(want)
+    assert got.flow == want.flow
+
+
+def test_files_without_rows_among_others(tmp_path):
+    df = people(4)
+    df.to_csv(tmp_path / "a.csv", index=False)
+    df[:0].to_csv(tmp_path / "b.csv", index=False)
+    assert counted(tmp_path) == 300
+    (tmp_path / "p").mkdir()
+    df.to_parquet(tmp_path / "p" / "a.parquet")
+    df[:0].assign(s=None, y=None).to_parquet(tmp_path / "p" / "b.parquet")
+    assert counted(tmp_path / "p") == 300
+
+
+def test_words_for_yes_in_one_file_and_numbers_in_another(tmp_path):
+    df = people(4)
+    df[:150].to_csv(tmp_path / "a.csv", index=False)
+    df[150:].assign(t=df["t"].astype(bool)).to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(ColumnError, match=r"'t' \(treatment\) is BIGINT in 'a\.csv' and BOOLEAN in 'b\.csv'"):
+        counted(tmp_path)
+
+
+# --------------------------------------------------------------------------------- engines of the user
+
+
+def test_tables_of_the_user_are_not_taken_for_ours():
+    """A relation's connection may have a table of any name."""
+    df = people(4)
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE small AS SELECT 1 AS other")
+        connection.register("people_of_the_trial", df)
+        connection.execute("CREATE TABLE trial AS SELECT * FROM people_of_the_trial")
+        d = design(covariates=["x"])
+        got = mm.Study(connection.table("trial"), d).fit("2sls", cov_type="HC3")
+        want = mm.Study(df, d).fit("2sls", cov_type="HC3")
+        np.testing.assert_allclose(got.cov, want.cov, rtol=1e-10)
+
+
+def test_what_a_lazy_frame_meets_is_one_line(tmp_path):
+    polars = pytest.importorskip("polars")
+    df = people(4)
+    df.to_parquet(tmp_path / "a.parquet")
+    gone = polars.scan_parquet(tmp_path / "a.parquet")
+
+    def fails(_):
+        raise RuntimeError("no number here")
+
+    broken = gone.with_columns(polars.col("y").map_elements(fails, return_dtype=polars.Float64))
+    with pytest.raises(DataError, match="Could not read the polars frame: ") as caught:
+        counted(broken)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(DataError, match="Could not read") as caught:
+        counted(gone)
+    assert "\n" not in str(caught.value)

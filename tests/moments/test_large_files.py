@@ -64,8 +64,9 @@ def test_every_pass_streams(wide, folder, monkeypatch):
     (limit, where) = settings[0].fetchall()[0]
     assert limit.startswith("61.0 MiB")
     assert where.startswith(str(folder))
-    got = study.fit("2sls", cov_type="HC3")
-    assert np.isfinite(got.std_errors).all()
+    got, want = (s.fit("2sls", cov_type="HC3") for s in (study, mm.Study(wide, d)))
+    np.testing.assert_allclose(got.cov, want.cov, rtol=1e-10)
+    np.testing.assert_allclose(got.params, want.params, rtol=1e-10)
     assert study.source == "wide.parquet"
     assert list(folder.iterdir()) == []
 
@@ -119,7 +120,7 @@ def test_files_that_are_read_as_a_whole_keep_no_limit(tmp_path):
 
 def test_the_types_of_a_csv_file_are_looked_for_once(tmp_path, monkeypatch):
     """A type is decided by all rows, in one look: the engine would otherwise read the file before every query."""
-    df = people(5)
+    df = people(5, n=24_000)  # more than the engine looks at of its own accord
     df["site_name"] = "1"
     df.loc[df.index[-1], "site_name"] = "one"  # text in the last row only
     path = tmp_path / "a.csv"
@@ -134,7 +135,7 @@ def test_the_types_of_a_csv_file_are_looked_for_once(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_read", spied)
     d = design(covariates=["x"])
     assert mm.Moments.from_data(path, d).equals(mm.Moments.from_data(df, d))
-    assert [("sample_size" in o, "types" in o) for o in asked] == [(True, False), (False, True)]
+    assert [("sample_size" in o, "types" in o) for o in asked[1:]] == [(True, False), (False, True)]
     block = design(block="site_name")
     assert set(mm.Moments.from_data(path, block).blocks) == set(mm.Moments.from_data(df, block).blocks)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import msmmiv as mm
-from msmmiv.errors import ColumnError, DataError, MissingExtraError
+from msmmiv.errors import ColumnError, DataError, MissingDataError, MissingExtraError
 from msmmiv.moments.data_file import DataFile
 from msmmiv.moments.row_files import first_rows
 from tests.moments.helpers import design, people
@@ -74,6 +74,17 @@ def test_the_first_rows_show_words(program, tmp_path):
     assert len(found) == 5
     assert set(found["t"]) <= set(WORDS.values())
     assert list(found.columns) == list(rows().columns)
+
+
+def test_missing_text_and_labels_of_two_codes(tmp_path):
+    df = rows().assign(s=rows()["s"].map(lambda k: "" if k == 0 else f"site {k}"))
+    df.to_stata(tmp_path / "a.dta", write_index=False)
+    with pytest.raises(MissingDataError, match=r"rows have no 's'"):
+        mm.Moments.from_data(tmp_path / "a.dta", design())
+    spss = pytest.importorskip("pyreadstat", reason="the extra 'io' is not installed")
+    spss.write_sav(rows(), str(tmp_path / "a.sav"), variable_value_labels={"s": {0: "A", 1: "A", 2: "B"}})
+    with pytest.raises(DataError, match=r"Column 's' of 'a\.sav' has two codes with the label 'A'"):
+        mm.Moments.from_data(tmp_path / "a.sav", design())
 
 
 def test_without_pyreadstat_the_extra_is_named(tmp_path, monkeypatch):
