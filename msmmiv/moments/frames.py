@@ -76,6 +76,8 @@ def open_frame(data: Any, design: Design, *, progress: bool | None = None) -> Op
             f"Frames of {frame.implementation.name.lower()} are not supported, but those of {_engines()} are. "
             "Convert the frame, or write Parquet and give its path."
         )
+    if frame.implementation is nw.Implementation.POLARS:
+        frame = frame.lazy()  # flags, products and sums in one go: those of all rows are never held
     return OpenFrame(frame, f"the {frame.implementation.name.lower()} frame", passes)
 
 

@@ -223,8 +223,6 @@ def _aggregated(rows: Rows, frame: Frame, by: Sequence[str], sums: Sequence[nw.E
 def _grouped(rows: Rows, centred: Sequence[nw.Expr], frame: Frame = None) -> CellSums:
     """One group-by: sums of weight, weighted centred columns and their products, per cell."""
     frame = rows.frame if frame is None else frame
-    if frame.implementation is nw.Implementation.POLARS:
-        frame = frame.lazy()  # products and sums in one go: the products of all rows are never held
     p = len(centred)
     weighted = bool(rows.design.weights)
     squared = rows.design.weight_kind in ("analytic", "probability")
