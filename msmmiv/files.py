@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,10 +40,25 @@ def files_in(room: Path) -> list[Path]:
 
 
 def move_into(folder: Path, room: Path, names: Iterable[Path]) -> None:
-    """Give files their places in this order, each in one step."""
+    """Give files their places in this order, each in one step; see `_put`."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(room / name, folder / name)  # noqa: PTH105 - replaces on every system
+        _put(room / name, folder / name)
+
+
+def _put(made: Path, place: Path) -> None:
+    """Put a file in the place of another, whose permissions it takes; a link stays, its target is replaced."""
+    real = Path(os.path.realpath(place)) if place.is_symlink() else place
+    if real.exists():
+        made.chmod(stat.S_IMODE(real.stat().st_mode))
+    if made.stat().st_dev == real.parent.stat().st_dev:
+        os.replace(made, real)  # noqa: PTH105 - replaces on every system
+        return
+    with own_room(
+        real.parent
+    ) as room:  # a link into another file system, in which no file can be moved from here
+        shutil.copy(made, room / real.name)
+        os.replace(room / real.name, real)  # noqa: PTH105
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
@@ -68,8 +84,8 @@ def write_whole(path: str | Path, content: bytes) -> Path:
         # A temporary file is the owner's alone; an output is what the owner's other files are.
         mask = os.umask(0)
         os.umask(mask)
-        made.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
-        made.replace(path)
+        made.chmod(0o666 & ~mask)
+        _put(made, path)
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
     finally:

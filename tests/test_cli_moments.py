@@ -117,6 +117,37 @@ def test_small_cells_are_refused_or_left_out(csv, tmp_path, rows):
         run("merge", out, tmp_path / "other.csv", "--out", tmp_path / "o.csv", "--min-cell", 99),
         "fewer than 99",
     )
+    words = ["merge", out, tmp_path / "other.csv", "--out", tmp_path / "o.csv", "--min-cell", 24, "--json"]
+    assert "cluster" not in run(*words).stderr
+    fewer = other[(other["s"] != 20) | (other["t"] == 0) | (other.index % 2 == 0)]
+    mm.Moments.from_data(fewer, DESIGN).save(tmp_path / "fewer.csv")
+    words[2] = tmp_path / "fewer.csv"
+    refused(
+        run(*words), "1 cell with fewer than 24 rows: 20/1 (12). Leave them out with --small-cells suppress"
+    )
+    told = json.loads(run(*words, "--small-cells", "suppress").stdout)
+    assert (told["files"], told["suppression"]["sites_lost"]) == (2, [20])
+    assert "floor: no cell has fewer than 24 rows" in run("inspect", tmp_path / "o.csv").stdout
+    assert "floor: none was kept" in run("inspect", tmp_path / "other.csv").stdout
+
+
+def test_copies_are_said_and_keep_no_floor(rows, tmp_path):
+    rows.assign(k=2).to_csv(tmp_path / "t.csv", index=False)
+    words = [
+        "make",
+        tmp_path / "t.csv",
+        *ROLES,
+        "--weights",
+        "k",
+        "--weight-kind",
+        "frequency",
+        "--out",
+        tmp_path / "m.csv",
+    ]
+    assert "Rows are copies" in run(*words).stdout
+    assert "Rows are copies" in run("inspect", tmp_path / "m.csv").stdout
+    assert json.loads(run("inspect", tmp_path / "m.csv", "--json").stdout)["counts"] == "copies"
+    refused(run(*words, "--min-cell", 10), "cells hold copies")
 
 
 def test_inspect_says_what_is_inside(csv, tmp_path, rows):
@@ -248,7 +279,8 @@ def test_units_are_said_kept_and_compared(rows, tmp_path):
     refused(run(*words, "m1"), "write COLUMN=UNIT")
     refused(run(*words, "m9=cm"), "Column 'm9' (unit) is not in the design. Did you mean")
     refused(run(*words, "m1=cm", "--unit", "m1=mm"), "two units for 'm1'")
-    mm.Moments.load(tmp_path / "m-b.csv").drop(4).save(tmp_path / "m-c.csv", units={"m1": "hours a week"})
+    left = mm.Moments.from_data(tmp_path / "b.csv", DESIGN).drop(4)
+    left.save(tmp_path / "m-c.csv", units={"m1": "hours a week"})
     run("make", tmp_path / "b.csv", *ROLES, "--out", tmp_path / "m-b.csv")
     warned = run("merge", tmp_path / "m-a.csv", tmp_path / "m-b.csv", "--out", tmp_path / "x.csv")
     assert warned.exit_code == 0

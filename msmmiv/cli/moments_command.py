@@ -28,6 +28,7 @@ __all__ = ["moments_group"]
 
 _SMALL = 10
 _REMEDY = "Make the file again with --min-cell before it leaves the house."
+_COPIES = "Rows are copies (frequency weights): one person can be a whole cell, which no number here shows."
 
 
 def _check_out(out: str, given: Sequence[str]) -> None:
@@ -112,6 +113,8 @@ def make(
 @click.argument("files", nargs=-1, required=True)
 @click.option("--out", metavar="FILE", required=True, help="Moments file: .csv or .parquet.")
 @click.option("--min-cell", type=click.IntRange(min=1), help="Smallest number of rows that a cell may have.")
+@click.option("--small-cells", type=click.Choice(get_args(SmallCells)),
+              help="Smaller cells stop everything (default), or are left out and counted.")  # fmt: skip
 @click.option("--shared-sites", type=click.Choice(get_args(SharedSites)),
               help="A site in two files stops everything (default), or its cells are added up.")  # fmt: skip
 @click.option("--equal-cells", type=click.Choice(get_args(EqualCells)),
@@ -121,6 +124,7 @@ def merge(
     files: tuple[str, ...],
     out: str,
     min_cell: int | None,
+    small_cells: SmallCells | None,
     shared_sites: SharedSites | None,
     equal_cells: EqualCells | None,
     as_json: bool,
@@ -140,8 +144,9 @@ def merge(
         found = mm.Moments.load(
             *paths, shared_sites=shared_sites or "refuse", equal_cells=equal_cells or "refuse"
         )
-        found.save(out, min_cell=min_cell)
-        _say(out, found, as_json=as_json, files=len(paths))
+        found.save(out, min_cell=min_cell, small_cells=small_cells or "refuse")
+        effect = mm.suppression_effect(found, min_cell=min_cell or 1) if small_cells == "suppress" else None
+        _say(out, mm.Moments.load(out), as_json=as_json, effect=effect, rows=found.n.sum(), files=len(paths))
 
 
 def _say(
@@ -169,8 +174,10 @@ def _say(
         lines += ["", *str(effect).splitlines()]
     elif moments.flow.suppressed:
         lines += ["", *(f"{s}." for s in moments.flow.suppressed)]
-    if told.of_one_row or told.of_two_rows:
+    if told.gives_rows:
         lines += ["", *told.sentences(), _REMEDY]
+    if moments.design.weight_kind == "frequency":
+        lines += ["", _COPIES]
     click.echo("\n".join("".join(filter(str.isprintable, line)) for line in lines))
 
 
@@ -214,6 +221,8 @@ def _values(read: MomentsFile, moments: mm.Moments) -> dict[str, Any]:
         "sites": moments.sites, "arms": moments.arms, "blocks": len(moments.blocks), "clusters": len(moments.clusters),
         "cells": moments.n_cells, "rows": float(moments.n.sum()), "smallest_cell": smallest,
         "cells_of_one_row": told.of_one_row, "cells_of_two_rows": told.of_two_rows,
+        "cells_of_weighted_rows": told.of_weighted_rows, "cells_of_one_weight": told.of_one_weight,
+        "counts": "copies" if moments.design.weight_kind == "frequency" else "rows",
         "cells_of_one_value": dict(told.of_one_value), f"cells_below_{_SMALL}_rows": int(np.sum(moments.n < _SMALL)),
         "flow": moments.flow.to_dict(),
     }  # fmt: skip
@@ -236,11 +245,16 @@ def _lines(read: MomentsFile, moments: mm.Moments) -> list[str]:
         f"{', '.join(counts)}; {count(moments.n_cells, 'cell')} with {moments.n.sum():,.0f} rows",
         f"smallest cell: {count(int(rows), 'row')} ({where}); {count(few, 'cell')} below {_SMALL} rows",
     ]  # fmt: skip
+    floor = (
+        "none was kept" if read.min_cell is None else f"no cell has fewer than {count(read.min_cell, 'row')}"
+    )
+    lines.append(f"floor: {floor}")
     if few and moments.clusters:
         least = int(moments.by_arm().n.min())
         lines.append(f"clusters make cells small: without them the smallest would have {count(least, 'row')}")
     lines += map(one_line, told.sentences())
-    lines += [_REMEDY] if told.of_one_row or told.of_two_rows else []
+    lines += [_REMEDY] if told.gives_rows else []
+    lines += [_COPIES] if moments.design.weight_kind == "frequency" else []
     flow = moments.flow.to_frame()
     steps = zip(flow["rows"], flow["step"], strict=True)
     return [*lines, "", "SAMPLE", *(f"{rows:>12,}  {one_line(step)}" for rows, step in steps)]

@@ -18,6 +18,7 @@ from msmmiv.estimate import fit, fit_by_rule
 from msmmiv.inference.covariance import CovType
 from msmmiv.inference.results import Estimate
 from msmmiv.moments.cells import Moments
+from msmmiv.moments.small_cells import floor_for
 from msmmiv.notebook import card, frame_table
 
 __all__ = ["FitChange", "SuppressionEffect", "suppression_effect"]
@@ -141,12 +142,12 @@ def suppression_effect(moments: Moments, *, min_cell: int) -> SuppressionEffect:
     moments : Moments
         With all their cells.
     min_cell : int
-        Smallest number of rows a cell may have.
+        Smallest number of rows a cell may have; raised with analytic and probability weights, see `Moments.save`.
 
     Raises
     ------
     DataError
-        ``min_cell`` is not a size, or every cell is smaller.
+        ``min_cell`` is not a size, or every cell is smaller; frequency weights, with which no floor can be kept.
 
     Examples
     --------
@@ -157,7 +158,7 @@ def suppression_effect(moments: Moments, *, min_cell: int) -> SuppressionEffect:
     >>> effect.to_frame()[["method", "method_left", "change_in_se"]].round(2).values.tolist()
     [['ujive', 'ujive', -0.61], ['2sls', '2sls', -0.66]]
     """
-    kept = moments.suppress(min_cell)
+    floor, kept = floor_for(moments.design, min_cell), moments.suppress(min_cell)
     before = {s for s, good in zip(moments.sites, moments.treated_sites(), strict=True) if good}
     after = {s for s, good in zip(kept.sites, kept.treated_sites(), strict=True) if good}
     lost = tuple(s for s in moments.sites if s in before - after)
@@ -166,7 +167,7 @@ def suppression_effect(moments: Moments, *, min_cell: int) -> SuppressionEffect:
         for new in (_changes(fit_by_rule, moments, kept), _two_stage(moments, kept)):
             changes += [c for c in new if c not in changes]
     return SuppressionEffect(
-        min_cell=int(min_cell), cells=moments.n_cells - kept.n_cells,
+        min_cell=floor, cells=moments.n_cells - kept.n_cells,
         rows=round(float(moments.n.sum() - kept.n.sum())), cells_left=kept.n_cells,
         rows_left=round(float(kept.n.sum())), sites_lost=lost, sites_left=len(after), changes=tuple(changes),
     )  # fmt: skip

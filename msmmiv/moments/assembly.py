@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from msmmiv.design import Design, Label
+from msmmiv.errors import DataError
 from msmmiv.linalg import Array, Codes, group_products, group_sum, sealed
 from msmmiv.moments.labels import find_arms, natural_order, plain
 from msmmiv.moments.sums import CellSums
@@ -175,6 +176,10 @@ def _coded(column: pd.Series[Any]) -> tuple[tuple[Label, ...], Codes]:
     a million sites that is most of the work.
     """
     codes, uniques = pd.factorize(column)
+    if codes.min(initial=0) < 0:  # would be counted from the end, and so be another label
+        raise DataError(
+            f"Some cells have no {column.name}: every cell needs one. Leave those rows out, or fill them in."
+        )
     if isinstance(uniques.dtype, np.dtype) and uniques.dtype.kind == "i":
         numbers = np.asarray(uniques)
         order = np.argsort(numbers)
@@ -182,6 +187,13 @@ def _coded(column: pd.Series[Any]) -> tuple[tuple[Label, ...], Codes]:
     labels = [plain(u) for u in uniques]
     if len({isinstance(v, str) for v in labels}) > 1:
         labels = [str(v) for v in labels]
+    try:
+        "".join(v for v in labels if isinstance(v, str)).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"A label of {column.name} holds {error.object[error.start : error.end]!r}, half of a character, which no "
+            "file can hold. Spell it anew in the data."
+        ) from error
     # What differs in the engine can be one label: 1 and 1.0, or a midnight and its day.
     first = dict[Any, int]()
     which = np.array([first.setdefault(v, len(first)) for v in labels], dtype=np.int64)

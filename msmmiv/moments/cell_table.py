@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import DataError, MomentsFileError, MomentsMismatch, count, listing
+from msmmiv.errors import DataError, MomentsMismatch, count, listing
 from msmmiv.linalg import Array, Codes
 from msmmiv.moments.assembly import KEYS
+from msmmiv.moments.cell_checks import wrong
 from msmmiv.moments.sums import CellSums
 
 __all__ = ["cell_table", "equal_tables", "joined_sums", "key_columns", "sums_of", "taken", "value_columns"]
@@ -89,14 +90,19 @@ def sums_of(design: Design, table: pd.DataFrame, name: str) -> CellSums:
     keys, names = key_columns(design, clusters=clusters), value_columns(design)
     wanted, found = [*keys, *names], [str(c) for c in table]
     if absent := [c for c in wanted if c not in found]:
-        raise _wrong(name, f"column {listing(absent, quote=True)} is missing")
+        raise wrong(name, f"column {listing(absent, quote=True)} is missing")
     if more := [c for c in found if c not in wanted]:
-        raise _wrong(name, f"column {listing(more, quote=True)} is not one of the format")
+        raise wrong(name, f"column {listing(more, quote=True)} is not one of the format")
     if table.empty:
-        raise _wrong(name, "it has no cells")
+        raise wrong(name, "it has no cells")
     if (twice := table.duplicated(keys)).any():
         cell = ", ".join(f"{k} {table[k].iloc[int(twice.argmax())]!r}" for k in keys)
-        raise _wrong(name, f"{count(int(twice.sum()), 'cell')} occurs more than once ({cell})")
+        raise wrong(name, f"{count(int(twice.sum()), 'cell')} occurs more than once ({cell})")
+    if text := [c for c in names if table[c].dtype.kind not in "iuf"]:
+        raise wrong(name, f"column {listing(text, quote=True)} holds no numbers")
+    for key in keys:  # a label that is not there would be taken for another one
+        if table[key].isna().any() or (table[key].dtype.kind == "f" and not np.isfinite(table[key]).all()):
+            raise wrong(name, f"{key!r} has cells without a label")
     numbers = {c: table[c].to_numpy(dtype=float) for c in names}
     _check_numbers(name, numbers)
     p = len(design.variables)
@@ -158,13 +164,6 @@ def _check_numbers(name: str, numbers: Mapping[str, Array]) -> None:
         bad = ~np.isfinite(values) | (values <= 0 if positive else values < 0 if square else False)
         if bad.any():
             rule = "positive" if positive else "0 or more" if square else "a finite number"
-            raise _wrong(
+            raise wrong(
                 name, f"{column!r} is {values[bad][0]:g} in cell {int(np.argmax(bad)) + 1} and must be {rule}"
             )
-
-
-def _wrong(name: str, what: str) -> MomentsFileError:
-    return MomentsFileError(
-        f"The table of {name!r} does not follow the format of moments files: {what}. Have it written again, by "
-        "Moments.save or as docs/moments-file.md says."
-    )

@@ -19,10 +19,17 @@ from msmmiv.moments.cell_table import cell_table, equal_tables, joined_sums, tak
 from msmmiv.moments.exchange import Units, checked_units, write_table
 from msmmiv.moments.flow import DroppedSite, MissingCount, SampleFlow
 from msmmiv.moments.labels import check_exact, check_spelling, plain
-from msmmiv.moments.merging import EqualCells, SharedSites, common_units, differences, merged_files
+from msmmiv.moments.merging import (
+    EqualCells,
+    SharedSites,
+    common_floor,
+    common_units,
+    differences,
+    merged_files,
+)
 from msmmiv.moments.moments_card import moments_card
 from msmmiv.moments.opening import open_rows
-from msmmiv.moments.small_cells import SmallCells, cells_told, checked_floor, large_cells, left_out
+from msmmiv.moments.small_cells import SmallCells, cells_told, checked_floor, floor_for, large_cells, left_out
 from msmmiv.moments.sums import CellSums, Rows
 
 __all__ = ["Missing", "Moments"]
@@ -53,6 +60,8 @@ class Moments(CodedCells):
     flow : SampleFlow
     units : tuple of (column, unit)
         What numbers are counted in, where a file said so.
+    floor : int or None
+        The smallest floor (``min_cell``) of the files they come from; None if one of them keeps none.
 
     See Also
     --------
@@ -72,6 +81,7 @@ class Moments(CodedCells):
     design: Design
     flow: SampleFlow
     units: Units = ()
+    floor: int | None = None
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -133,9 +143,11 @@ class Moments(CodedCells):
         return cls._of(rows.design, sums, flow)
 
     @classmethod
-    def _of(cls, design: Design, sums: CellSums, flow: SampleFlow, units: Units = ()) -> Moments:
+    def _of(
+        cls, design: Design, sums: CellSums, flow: SampleFlow, units: Units = (), floor: int | None = None
+    ) -> Moments:
         cells = coded_cells(design, sums)
-        return cls(**vars(cells), design=design, flow=flow, units=units)
+        return cls(**vars(cells), design=design, flow=flow, units=units, floor=floor)
 
     @classmethod
     def load(
@@ -152,7 +164,7 @@ class Moments(CodedCells):
         *paths : path
         shared_sites : {"refuse", "pool"}
             A site that is in two files: an error that names it, or its cells are added up. Adding up is exact for
-            other people in the same place, and wrong for two places that happen to have one label.
+            other people in one place, wrong for two places with one label; who holds a part can subtract it again.
         equal_cells : {"refuse", "keep"}
             A cell that is in two files with the same count, means and scatters: an error, or other people after all.
 
@@ -183,19 +195,22 @@ class Moments(CodedCells):
         path : path
             Ends in ``.csv`` or ``.parquet``.
         min_cell : int, optional
-            Smallest number of rows (1 or more) a cell may have. The flow in the header then names no site
-            with a smaller count either: small counts of missing values are left out, small sites added up.
+            Smallest number of rows (1 or more) a cell may have; counts in the header keep to it too. With analytic or
+            probability weights and p variables at least p + 3, since smaller cells give their rows back.
         small_cells : {"refuse", "suppress"}
             What happens to smaller ones: an error that lists them, or they are left out and counted (`suppress`);
             `suppression_effect` says what that does to the estimates.
         units : mapping of column to unit, optional
-            What numbers are counted in, such as ``{"hours": "hours a week"}``; files whose units differ do not merge.
+            What numbers are counted in, such as ``{"hours": "hours a week"}``; files whose units differ do not merge,
+            and a unit that a file had stays: numbers are not converted.
 
         Raises
         ------
         DataError
             When cells are too small and ``small_cells="refuse"``, ``min_cell`` is missing or not a size, a unit is
-            none, or the file cannot be written.
+            none or another than before, or the file cannot be written.
+        WeightsError
+            ``min_cell`` with frequency weights: cells count copies.
 
         Examples
         --------
@@ -206,14 +221,15 @@ class Moments(CodedCells):
         ...     mm.Moments.load(path).equals(m)
         True
         """
-        floor = checked_floor(min_cell, small_cells, self.n, self._keys)
+        floor = checked_floor(min_cell, small_cells, self.n, self.design, self._keys)
         kept = self if floor is None else self.suppress(floor, source=Path(path).stem)
+        floor = max(floor or 0, self.floor or 0) or None
         flow = kept.flow if floor is None else kept.flow.floored(floor)
-        known = checked_units({**dict(self.units), **(units or {})}, self.design)
-        told = cells_told(kept)
+        known = checked_units(units, self.design, self.units)
         return write_table(
-            Path(path), kept.to_frame(), design=self.design, flow=flow, units=known, told=told, min_cell=floor
-        )
+            Path(path), kept.to_frame(), design=self.design, flow=flow, units=known,
+            told=cells_told(kept), min_cell=floor,
+        )  # fmt: skip
 
     def suppress(self, min_cell: int, *, source: str = "") -> Moments:
         """Leave out cells of fewer than ``min_cell`` rows and count them in the flow, all together.
@@ -229,7 +245,7 @@ class Moments(CodedCells):
         Raises
         ------
         DataError
-            ``min_cell`` is not a size, or every cell is smaller.
+            ``min_cell`` is not a size, or every cell is smaller; frequency weights.
 
         Examples
         --------
@@ -238,12 +254,13 @@ class Moments(CodedCells):
         >>> print(kept.n_cells, "-", kept.flow.suppressed[0])
         315 - 10 cells of fewer than 12 rows left out when 'tennessee' was written; 3 sites lost with them
         """
-        kept = self.take(large_cells(self.n, min_cell))
+        least = floor_for(self.design, min_cell)
+        kept = self.take(large_cells(self.n, least))
         if kept.n_cells == self.n_cells:
             return self
         sites = int(self.treated_sites().sum() - kept.treated_sites().sum())
         rows, cells = int(self.n.sum() - kept.n.sum()), self.n_cells - kept.n_cells
-        flow = left_out(self.flow, source, min_cell, cells=cells, rows=rows, sites=sites)
+        flow = left_out(self.flow, source, least, self.floor, cells=cells, rows=rows, sites=sites)
         return replace(kept, flow=flow)
 
     # -- reading --------------------------------------------------------------------------------
@@ -254,14 +271,9 @@ class Moments(CodedCells):
         return self.design.variables
 
     def _keys(self) -> pd.DataFrame:
-        frame = pd.DataFrame({"site": [self.sites[c] for c in self.site]})
-        if self.blocks:
-            frame["block"] = [self.blocks[c][1] for c in self.block]
-        if self.arms:
-            frame["arm"] = [self.arms[c] for c in self.arm]
-        if self.clusters:
-            frame["cluster"] = [self.clusters[c] for c in self.cluster]
-        return frame
+        every = {"site": (self.sites, self.site), "block": ([b for _, b in self.blocks], self.block),
+                 "arm": (self.arms, self.arm), "cluster": (self.clusters, self.cluster)}  # fmt: skip
+        return pd.DataFrame({k: [x[c] for c in code] for k, (x, code) in every.items() if x or k == "site"})
 
     def to_frame(self) -> pd.DataFrame:
         """The cells as a tidy table, in the columns of the moments file."""
@@ -285,27 +297,19 @@ class Moments(CodedCells):
                 "Moments of different designs cannot be merged; they differ in "
                 f"{differences(self.design, other.design)}."
             )
-        units = common_units(self.units, other.units)
-        return self._of(
-            self.design, joined_sums([self._sums(), other._sums()]), self.flow + other.flow, units
-        )
+        units, floor = common_units(self.units, other.units), common_floor([self.floor, other.floor])
+        sums = joined_sums([self._sums(), other._sums()])
+        return self._of(self.design, sums, self.flow + other.flow, units, floor)
 
     def _sums(self) -> CellSums:
-        first, squared = self.first, self.squared
-        return CellSums(
-            self._keys(),
-            self.n,
-            first.weight,
-            first.mean,
-            first.scatter,
-            squared.weight,
-            squared.mean,
-            squared.scatter,
-        )
+        parts = [getattr(x, f) for x in (self.first, self.squared) for f in ("weight", "mean", "scatter")]
+        return CellSums(self._keys(), self.n, *parts)
 
     def take(self, cells: Codes) -> Moments:
-        """The moments of the chosen cells only, with labels recoded."""
-        return self._of(self.design, taken(self._sums(), cells), self.flow, self.units)
+        """The moments of the chosen cells only, with labels recoded, as if no others had been in the data."""
+        sums = taken(self._sums(), cells)
+        flow = replace(self.flow, rows_in=self.flow.rows_in - round(float(self.n.sum() - sums.n.sum())))
+        return self._of(self.design, sums, flow, self.units, self.floor)
 
     def drop(self, *sites: Label) -> Moments:
         """Leave out whole sites; undoes merging, and leave-one-site-out needs nothing more.
@@ -386,7 +390,8 @@ class Moments(CodedCells):
         flat = frozen(np.zeros_like(self.first.scatter))
         size, mean = self.first.weight, self.first.mean
         rows, squared = CellMoments(size, mean, flat), CellMoments(frozen(size**2), mean, flat)
-        return replace(self, n=frozen(np.ones(self.n_cells)), first=rows, squared=squared).by_arm()
+        n = frozen(np.ones(self.n_cells))
+        return replace(self, n=n, first=rows, squared=squared, floor=None).by_arm()
 
     def __repr__(self) -> str:
         kinds = [f"{self.n_sites} sites"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
@@ -15,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from msmmiv.design import Design
-from msmmiv.errors import ColumnError, DataError, MomentsFileError, MsmmivError, OutputError, count
+from msmmiv.errors import ColumnError, DataError, MomentsFileError, MsmmivError, OutputError, count, listing
 from msmmiv.files import move_into, own_room
 from msmmiv.moments.assembly import KEYS
+from msmmiv.moments.cell_checks import check_kinds, check_labels, check_sums
 from msmmiv.moments.cell_table import sums_of
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.moments.row_files import read_parquet, write_parquet
@@ -112,16 +114,18 @@ def write_table(
     return path
 
 
-def checked_units(units: Mapping[str, str] | Units | None, design: Design) -> Units:
-    """Units by column, for columns that hold numbers.
+def checked_units(units: Mapping[str, str] | Units | None, design: Design, known: Units = ()) -> Units:
+    """Units by column, for columns that hold numbers, together with those that are known already.
 
     Raises
     ------
     ColumnError
         A column without numbers in the design.
     DataError
-        A unit that is not text.
+        A unit that is not text, or another than the one that is known.
     """
+    if not isinstance(units, Mapping | tuple | None):
+        raise DataError(f"units must be a mapping such as {{'hours': 'hours a week'}}, not {units!r}.")
     given: dict[Any, Any] = dict(units or ())
     columns = [*design.variables, *([design.weights] if design.weights else [])]
     for column, unit in given.items():
@@ -129,14 +133,20 @@ def checked_units(units: Mapping[str, str] | Units | None, design: Design) -> Un
             raise ColumnError.not_found(str(column), "unit", columns, where="the design")
         if not isinstance(unit, str) or not unit.strip():
             raise DataError(f"The unit of {column!r} must be words such as 'hours a week', not {unit!r}.")
-    return tuple((c, given[c].strip()) for c in columns if c in given)
+        if dict(known).get(column, unit.strip()) != unit.strip():
+            raise DataError(
+                f"{column!r} is in {dict(known)[column]!r} and cannot be saved as in {unit!r}: numbers are not "
+                "converted. Make the moments again from rows that are converted."
+            )
+    every = dict(known) | {c: u.strip() for c, u in given.items()}
+    return tuple((c, every[c]) for c in columns if c in every)
 
 
 def read_table(path: Path) -> MomentsFile:
     """Read, check and unpack a moments file, its seal first; `Moments.load` is the public way."""
     name = str(path)
     if not path.is_file():
-        raise MomentsFileError(f"Moments file {name!r} was not found.")
+        raise MomentsFileError(f"Moments file {name!r} was not found.{_not_one_file(path)}")
     if path.suffix.lower() == ".parquet":
         text, table = read_parquet(path)
         forms = [(text, _csv(table) if text else "")]
@@ -166,21 +176,50 @@ def _unpack(name: str, header: dict[str, Any], table: pd.DataFrame) -> MomentsFi
         design = Design(**header["design"])
         flow = SampleFlow.from_dict(header["flow"])
         units = checked_units(header.get("units"), design)
-        floor = header.get("min_cell")
+        floor = _floor(header.get("min_cell"))
         said = header.get("cells", {}).get("number", len(table))
     except (KeyError, TypeError, ValueError, AttributeError, MsmmivError) as error:
         raise MomentsFileError(f"The header of {name!r} is damaged: {error}.") from error
     if said != len(table):
         raise MomentsFileError(f"{name!r} has {count(len(table), 'cell')}, but its header says {said}.")
-    sums = sums_of(design, table, name)
-    if flow.rows_used < round(float(sums.n.sum())):
+    sums, labels = sums_of(design, table, name), header.get("labels")
+    if header["format"] != _FIRST or isinstance(labels, dict):
+        check_labels(sums.keys, labels, name)
+    check_sums(design, sums, name)
+    columns = {column for _, column in design.roles()}
+    if strange := sorted({c for c, _ in flow.missing} - columns):
+        raise MomentsFileError(
+            f"The sample flow of {name!r} counts missing values of {listing(strange, quote=True)}, not in its design."
+        )
+    if flow.rows_used != round(float(sums.n.sum())):
         raise MomentsFileError(
             f"The sample flow of {name!r} ends in {flow.rows_used:,} rows, but its cells hold {sums.n.sum():,.0f}."
+        )
+    if floor is not None and sums.n.min() < floor:
+        raise MomentsFileError(
+            f"{name!r} says that no cell has fewer than {count(floor, 'row')} (min_cell), but its smallest has "
+            f"{sums.n.min():g}. Ask for a file that keeps to its floor."
         )
     return MomentsFile(
         name=name, seal=header["sha256"], version=header["format"], software=str(header.get("software", "")),
         min_cell=floor, design=design, units=units, sums=sums, flow=flow,
     )  # fmt: skip
+
+
+def _floor(value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"min_cell must be a whole number of 1 or more, or null, not {value!r}")
+
+
+def _not_one_file(path: Path) -> str:
+    """What to do about a folder, or a name that stands for several files."""
+    if path.is_dir():
+        return f" It is a folder: name the files in it, Moments.load(*sorted(Path({str(path)!r}).glob('*.csv')))."
+    if glob.has_magic(path.name):
+        where, what = str(path.parent), path.name
+        return f" It takes files one by one: Moments.load(*sorted(Path({where!r}).glob({what!r})))."
+    return ""
 
 
 # --------------------------------------------------------------------------------------- text and seal
@@ -284,9 +323,11 @@ def _parsed(name: str, body: str, header: dict[str, Any]) -> pd.DataFrame:
         "float": float,
         "bool": {"True": True, "False": False}.__getitem__,
     }
+    labels: Any = header.get("labels")
     try:
-        labels = header["labels"]
         table = pd.read_csv(io.StringIO(body), dtype=str, keep_default_na=False)
+        if header["format"] != _FIRST:
+            check_kinds(labels, [k for k in KEYS if k in table], name)
         for column in table:
             kind = labels.get(column, "float")
             table[column] = table[column].map(parse[kind])

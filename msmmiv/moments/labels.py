@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -135,18 +136,19 @@ def check_exact(labels: pd.Series[Any], column: str, role: str) -> None:
 
 
 def check_spelling(labels: Iterable[Any], column: str, role: str) -> None:
-    """Warn where labels differ only by case or spaces."""
+    """Warn where labels differ only by case, spaces or the coding of accents."""
     if getattr(getattr(labels, "dtype", None), "kind", "O") in "iufb":
         return
     seen: dict[str, list[str]] = {}
     for label in labels:
         if isinstance(label, str):
-            seen.setdefault(" ".join(label.split()).casefold(), []).append(label)
+            spelt = unicodedata.normalize("NFC", " ".join(label.split())).casefold()
+            seen.setdefault(unicodedata.normalize("NFC", spelt), []).append(label)
     twins = [" = ".join(repr(x) for x in sorted(v)) for v in seen.values() if len(v) > 1]
     if twins:
         warnings.warn(
-            f"Labels in {column!r} ({role}) differ only by case or spaces and were kept apart: "
-            f"{listing(twins, most=5)}. Clean them if they are the same {role}.",
+            f"Labels in {column!r} ({role}) differ only by case or spaces, or by how an accent is coded, and were "
+            f"kept apart: {listing(twins, most=5)}. Clean them if they are the same {role}.",
             LabelWarning,
             stacklevel=4,
         )

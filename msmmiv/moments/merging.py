@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import reduce
+from itertools import permutations
 from operator import add
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from msmmiv.design import Design
@@ -24,23 +25,29 @@ from msmmiv.errors import (
 )
 from msmmiv.moments.assembly import KEYS
 from msmmiv.moments.cell_table import joined_sums
+from msmmiv.moments.equal_cells import cells_in_both
 from msmmiv.moments.exchange import MomentsFile, Units, read_table
 from msmmiv.moments.flow import SampleFlow
 from msmmiv.moments.labels import check_spelling, plain
 from msmmiv.moments.sums import CellSums
 
-__all__ = ["EqualCells", "SharedSites", "check_files", "common_units", "differences", "merged_files"]
+__all__ = [
+    "EqualCells",
+    "SharedSites",
+    "check_files",
+    "common_floor",
+    "common_units",
+    "differences",
+    "merged_files",
+]
 
 SharedSites = Literal["refuse", "pool"]
 EqualCells = Literal["refuse", "keep"]
 
-#: Numbers of two engines agree to ten digits; cells that agree to nine in every column are taken as the same.
-_DIGITS = 9
-
 
 def merged_files(
     paths: Sequence[str | Path], *, shared_sites: SharedSites = "refuse", equal_cells: EqualCells = "refuse"
-) -> tuple[Design, CellSums, SampleFlow, Units]:
+) -> tuple[Design, CellSums, SampleFlow, Units, int | None]:
     """Read files, check that they can be added up, and put them together; `Moments.load` is the public way.
 
     Raises
@@ -52,13 +59,19 @@ def merged_files(
     """
     if not paths:
         raise DataError("Moments.load needs at least one path.")
+    given: Sequence[Any] = paths
+    if listed := [p for p in given if not isinstance(p, str | PathLike)]:
+        raise DataError(
+            f"Moments.load takes paths one by one, not {listed[0]!r}: write Moments.load(*paths)."
+        )
     files = [read_table(Path(path)) for path in paths]
     check_files(files, shared_sites=shared_sites, equal_cells=equal_cells)
     units = dict(pair for file in reversed(files) for pair in file.units)
     order = [c for c in (*files[0].design.variables, files[0].design.weights) if c in units]
     flow = reduce(add, [file.flow for file in files])
     sums = joined_sums([file.sums for file in files])
-    return files[0].design, sums, flow, tuple((str(c), units[str(c)]) for c in order)
+    floor = common_floor([file.min_cell for file in files])
+    return files[0].design, sums, flow, tuple((str(c), units[str(c)]) for c in order), floor
 
 
 def check_files(
@@ -104,6 +117,12 @@ def differences(mine: Design, theirs: Design) -> str:
         same = isinstance(a[role], list) and sorted(a[role]) == sorted(b[role])
         out.append(f"{role}: {a[role]!r} and {b[role]!r}{' (the same in another order)' if same else ''}")
     return "; ".join(out)
+
+
+def common_floor(floors: Sequence[int | None]) -> int | None:
+    """The smallest floor of several sources; None where one of them keeps none."""
+    kept = [f for f in floors if f is not None]
+    return min(kept) if len(kept) == len(floors) else None
 
 
 def common_units(mine: Units, theirs: Units, *, between: str = "the two") -> Units:
@@ -163,33 +182,17 @@ def _role(design: Design, key: str) -> str:
 
 
 def _check_cells(files: Sequence[MomentsFile]) -> None:
-    """Cells with the same count, means and scatters in two files are a sign of people who were given twice."""
-    tables = [_signature(f) for f in files]
-    every = pd.DataFrame(np.vstack(tables))
-    scale = every.abs().max().replace(0.0, 1.0)
-    every = (every / scale).round(_DIGITS) + 0.0
-    group = every.groupby(list(every.columns), sort=False).ngroup().to_numpy()
-    owner = np.repeat(np.arange(len(files)), [len(t) for t in tables])
-    # Coarse data repeat themselves within a file; such cells say nothing about people.
-    alone = ~pd.DataFrame({"group": group, "owner": owner}).duplicated(keep=False).to_numpy()
-    common = pd.Series(owner[alone]).groupby(group[alone]).nunique()
-    hits = np.flatnonzero(np.isin(group, common.index[common > 1]))
-    if not len(hits):
-        return
-    keys = pd.concat([f.sums.keys for f in files], ignore_index=True)
-    where = [_cell(keys, c) for c in hits[owner[hits] == owner[hits[0]]]]
-    names = [repr(files[k].name) for k in sorted(set(owner[hits].tolist()))]
-    raise MomentsMismatch(
-        f"{count(len(where), 'cell')} of {names[0]} ({listing(where, most=3)}) can be found in {listing(names[1:])} "
-        "with the same count, means and scatters: the same people seem to be in both. Leave them out of one file, or "
-        'say equal_cells="keep" if they are different people.'
-    )
-
-
-def _signature(file: MomentsFile) -> Any:
-    s = file.sums
-    upper = np.triu_indices(s.mean.shape[1])
-    return np.column_stack([s.n, s.weight, s.mean, s.scatter[:, upper[0], upper[1]]])
+    """Sites whose every cell is in another file too are a sign of people who were given twice."""
+    for one, other in permutations(files, 2):
+        hits = cells_in_both(one.sums, other.sums)
+        if not len(hits):
+            continue
+        where = [_cell(one.sums.keys, c) for c in hits]
+        raise MomentsMismatch(
+            f"{count(len(where), 'cell')} of {one.name!r} ({listing(where, most=3)}) can be found in {other.name!r} "
+            "with the same count, means and scatters: the same people seem to be in both. Leave them out of one file, "
+            'or say equal_cells="keep" if they are different people.'
+        )
 
 
 def _cell(keys: pd.DataFrame, cell: int) -> str:

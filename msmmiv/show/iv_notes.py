@@ -99,7 +99,9 @@ def _flow(fit: Estimate) -> str:
     reasons += [f"{s.rows or 0:,} in small cells: {one_line(str(s))}" for s in flow.suppressed]
     for reason in dict.fromkeys(d.reason for d in flow.dropped):
         same = [d for d in flow.dropped if d.reason == reason]
-        reasons.append(f"{sum(d.rows for d in same):,} in {count(len(same), 'site')}: {one_line(reason)}")
+        reasons.append(
+            f"{sum(d.rows or 0 for d in same):,} in {count(len(same), 'site')}: {one_line(reason)}"
+        )
     return (
         f"Dropped: {count(lost, 'row')} of {flow.rows_in:,} ({'; '.join(reasons)}), {count(sites, 'site')}."
     )

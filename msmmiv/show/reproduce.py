@@ -320,7 +320,7 @@ def _kept_rows(analysis: Analysis) -> list[str]:
     """Python that leaves out of ``df`` the rows that are not in the estimate."""
     d, flow = analysis.moments.design, analysis.moments.flow
     lines = []
-    if flow.incomplete:
+    if flow.incomplete or flow.untold:
         lines.append(f"df = df.dropna(subset={list(dict.fromkeys(c for _, c in d.roles()))!r})")
     if flow.dropped:
         # The sites that are left say it where most were dropped, and where some must not be named.

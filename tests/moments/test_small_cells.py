@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import msmmiv as mm
 from msmmiv.errors import ChoiceError, DataError, OneArmSiteWarning
 from msmmiv.moments.exchange import read_table
-from msmmiv.moments.flow import SampleFlow
-from msmmiv.moments.small_cells import cells_told, rows_told
+from msmmiv.moments.flow import SampleFlow, rows_told
+from msmmiv.moments.small_cells import cells_told
 from tests.moments.helpers import design, people
 
 
