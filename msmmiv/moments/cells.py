@@ -20,13 +20,8 @@ from msmmiv.moments.exchange import Units, checked_units, write_table
 from msmmiv.moments.flow import DroppedSite, MissingCount, SampleFlow
 from msmmiv.moments.labels import check_exact, check_spelling, plain
 from msmmiv.moments.merging import (
-    EqualCells,
-    SharedSites,
-    common_floor,
-    common_units,
-    differences,
-    merged_files,
-)
+    EqualCells, SharedSites, common_floor, common_units, differences, merged_files,
+)  # fmt: skip
 from msmmiv.moments.moments_card import moments_card
 from msmmiv.moments.opening import open_rows
 from msmmiv.moments.small_cells import SmallCells, cells_told, checked_floor, floor_for, large_cells, left_out
