@@ -18,9 +18,14 @@ from msmmiv.moments.assembly import CellMoments, CodedCells, coded_cells
 from msmmiv.moments.cell_table import cell_table, equal_tables, joined_sums, taken
 from msmmiv.moments.exchange import Units, checked_units, write_table
 from msmmiv.moments.flow import DroppedSite, MissingCount, SampleFlow
-from msmmiv.moments.labels import check_exact, check_spelling, plain
+from msmmiv.moments.labels import check_labels, plain
 from msmmiv.moments.merging import (
-    EqualCells, SharedSites, common_floor, common_units, differences, merged_files,
+    EqualCells,
+    SharedSites,
+    common_floor,
+    common_units,
+    differences,
+    merged_files,
 )  # fmt: skip
 from msmmiv.moments.moments_card import moments_card
 from msmmiv.moments.opening import open_rows
@@ -129,12 +134,7 @@ class Moments(CodedCells):
             MissingCount(plain(site), plain(arm), column, int(count)) for site, arm, column, count in lost
         ]
         flow = SampleFlow(rows.rows_in, rows.missing, rows.incomplete, tuple(cells)).sorted()
-        d = rows.design
-        named = {"site": d.site, "block": d.block, "arm": d.treatment, "cluster": d.cluster}
-        for role in map(str, sums.keys):
-            check_exact(sums.keys[role], str(named[role]), role)
-            if role != "cluster":
-                check_spelling(sums.keys[role].unique(), str(named[role]), role)
+        check_labels(rows.design, sums.keys)
         return cls._of(rows.design, sums, flow)
 
     @classmethod

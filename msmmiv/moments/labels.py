@@ -15,7 +15,7 @@ import pandas as pd
 from msmmiv.design import Design, Label
 from msmmiv.errors import ColumnError, LabelWarning, TreatmentError, listing
 
-__all__ = ["check_exact", "check_spelling", "find_arms", "natural_order", "plain", "plain_labels"]
+__all__ = ["check_labels", "check_spelling", "find_arms", "natural_order", "plain", "plain_labels"]
 
 #: Whole numbers from here on are not all different as floats.
 _EXACT = 2.0**53
@@ -121,13 +121,22 @@ def find_arms(design: Design, arms: Sequence[Label]) -> list[int]:
     return sorted(range(len(arms)), key=lambda i: (arms[i] != control, i))
 
 
-def check_exact(labels: pd.Series[Any], column: str, role: str) -> None:
-    """Refuse floats so large that several whole numbers have become one.
+def check_labels(design: Design, keys: pd.DataFrame) -> None:
+    """Refuse labels of which several may have become one, and warn of those that look like two spellings of one.
 
     Raises
     ------
     ColumnError
     """
+    columns = {"site": design.site, "block": design.block, "arm": design.treatment, "cluster": design.cluster}
+    for role in map(str, keys):
+        _check_exact(keys[role], str(columns[role]), role)
+        if role != "cluster":
+            check_spelling(keys[role].unique(), str(columns[role]), role)
+
+
+def _check_exact(labels: pd.Series[Any], column: str, role: str) -> None:
+    """Refuse floats so large that several whole numbers are the same one."""
     if labels.dtype.kind == "f" and (labels.abs() >= _EXACT).any():
         raise ColumnError(
             f"Column {column!r} ({'treatment' if role == 'arm' else role}) comes as floats of 16 digits and more "
