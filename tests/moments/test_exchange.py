@@ -107,7 +107,7 @@ def test_any_text_is_a_label(labels, ending, tmp_path):
     "labels",
     [
         [False, True, False, True, True],
-        [0.5, 1.0, 2.5, -1e-9, 1e300],
+        [0.5, 1.0, 2.5, -1e-9, 2.0**52],
         [2**62, 2**62 + 1, -5, 0, 7],
         ["1", 2, "x", 3.5, 4],
     ],

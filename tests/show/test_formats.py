@@ -242,7 +242,7 @@ def test_files_are_whole_or_not_there(nasty, tmp_path, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("msmmiv.show.formats.files.Path.replace", full)
+    monkeypatch.setattr("msmmiv.files.os.replace", full)
     with pytest.raises(OutputError, match="No space left"):
         save_sheet(nasty, tmp_path / "t.tex")
     assert (tmp_path / "t.tex").read_bytes() == before
