@@ -96,7 +96,7 @@ def rows_of(data: DataFile, design: Design, *, show: bool) -> RowFiles:
 
     with reading(repr(str(data))):
         connection = _connected(data)
-        passes = Passes(show, connection.query_progress)
+        passes = Passes(show, _percent_of(connection))
         kinds = {f: _columns_of(connection, reader, f, data) for f in files}
         used = {column: role for role, column in design.roles()}
         folders = _in_folders(files, kinds, used)
@@ -137,9 +137,19 @@ def _connected(data: DataFile) -> Any:
     settings = {"temp_directory": str(Path(tempfile.gettempdir()) / f"msmmiv-{uuid4().hex}")}
     if data.memory_limit is not None:
         settings["memory_limit"] = data.memory_limit
-    connection = duckdb.connect(config=dict(settings))
-    connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
-    return connection
+    return duckdb.connect(config=dict(settings))
+
+
+def _percent_of(connection: Any) -> Callable[[], float] | None:
+    """How far a query is; None in a notebook where DuckDB would draw a bar of its own and lacks the package for it."""
+    import duckdb
+
+    try:
+        connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+    except duckdb.Error:
+        return None
+    percent: Callable[[], float] = connection.query_progress
+    return percent
 
 
 def _relation(

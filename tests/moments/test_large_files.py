@@ -146,3 +146,26 @@ def test_dates_keep_the_reader_that_found_how_they_are_written(tmp_path):
     text.to_csv(tmp_path / "a.csv", index=False)
     got = mm.Moments.from_data(tmp_path / "a.csv", design())
     assert all(str(s).startswith("2020-") for s in got.sites)
+
+
+def test_a_notebook_without_the_package_for_bars_reads_all_the_same(tmp_path, monkeypatch):
+    """DuckDB refuses the setting there; elsewhere the bar knows how far the query is."""
+    df = people(5)
+    df.to_csv(tmp_path / "a.csv", index=False)
+    assert open_rows(tmp_path / "a.csv", design(), missing="error").passes.percent is not None
+
+    class Refusing:
+        def __init__(self, inner):
+            self._inner = inner
+
+        def execute(self, query):
+            raise duckdb.InvalidInputException(f"Could not change the progress bar setting: {query}")
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+    connected = files._connected
+    monkeypatch.setattr(files, "_connected", lambda data: Refusing(connected(data)))
+    rows = open_rows(tmp_path / "a.csv", design(), missing="error")
+    assert rows.passes.percent is None
+    assert mm.Moments.from_rows(rows).equals(mm.Moments.from_data(df, design()))
