@@ -194,8 +194,17 @@ def wu_hausman(
         classical = f_test(
             name, null, float(b[k:] @ np.linalg.solve(bread[k:, k:], b[k:])) / m / (rss / df), m, df
         )
+    return classical, _sandwich_wu_hausman(system, f"{name} ({kind})", null, b, bread, kind, correction, rows)
+
+
+def _sandwich_wu_hausman(
+    system: System, label: str, null: str, b: Array, bread: Array, kind: CovType,
+    correction: SmallSample | None, rows: Rows | None,
+) -> TestResult:  # fmt: skip
+    """The test in the flavour of the fit: ``b`` of least squares with the fitted mediators added, its last ones."""
     if kind == "classical":
-        return classical, NotApplicable(f"{name} ({kind})", "the fit is classical; the F above is its form")
+        return NotApplicable(label, "the fit is classical; the F above is its form")
+    m, k = system.n_mediators, len(system.terms)
     # Regressors of least squares, then the fitted mediators, which are those of two-stage least squares.
     loading = np.concatenate(
         [scores_at(system, 0.0, b[:k], bread).loading, scores_at(system, 1.0, b[:k], bread).loading[:, :, :m]],
@@ -207,15 +216,11 @@ def wu_hausman(
     try:
         meat, groups = sandwich_meat(system.within, scores, kind, rows=rows)
     except MomentsInsufficient as error:
-        why = (
-            str(error)
-            if rows is not None
-            else f"{kind} needs a pass over the rows: Study(data, design).wu_hausman(cov_type={kind!r})"
-        )
-        return classical, NotApplicable(f"{name} ({kind})", why)
+        needs = f"{kind} needs a pass over the rows: Study(data, design).wu_hausman(cov_type={kind!r})"
+        return NotApplicable(label, needs if rows is None else str(error))
     n, all_, between = system.nobs, system.n_coefficients + m, 2 * m + system.n_direct
     if groups and groups <= (between if kind == "site" else m):
-        return classical, NotApplicable(f"{name} ({kind})", f"too few clusters ({groups}) for this test")
+        return NotApplicable(label, f"too few clusters ({groups}) for this test")
     factor = n / (n - all_) if kind == "HC1" else 1.0
     if correction is not None:
         factor = small_sample_factor(
@@ -223,4 +228,4 @@ def wu_hausman(
         )
     cov = factor * (bread @ meat @ bread)[k:, k:]
     stat = float(b[k:] @ np.linalg.solve(cov, b[k:])) / m
-    return classical, f_test(f"{name} ({kind})", null, stat, m, groups - 1 if groups else df)
+    return f_test(label, null, stat, m, groups - 1 if groups else n - all_)
