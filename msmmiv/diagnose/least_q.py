@@ -156,7 +156,7 @@ def normal_q(blocks: Blocks, b: Array) -> float:
         cov = blocks.cov.copy()
         cov[arms == 0, 0, :, 0] = np.eye(len(b))
         sites = Sites(blocks.values, cov, blocks.present, df, blocks.direct)
-        return float(sites.scores(np.empty((1, len(b) - 1)), direction=b[None]).ar[0])
+        return float(sites.anderson_rubin(b[None])[0])
     square = np.einsum("kd,kde,ke->k", e, inverse, e)
     known = np.isinf(df)
     f = np.where(known, 1.0, df)

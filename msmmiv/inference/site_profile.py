@@ -6,6 +6,7 @@ import numpy as np
 
 from msmmiv.inference.site_scores import Sites
 from msmmiv.linalg import Array
+from msmmiv.progress import watched
 
 __all__ = ["Profile", "pooled_moments"]
 
@@ -13,6 +14,8 @@ _STEPS = 40
 _ANGLES = 48
 _VALLEYS = 3
 _FEW = 100
+_LONG = 300_000  # values times contrasts that take more than about two seconds
+_WHAT = "Anderson-Rubin over the other effects"
 
 
 class Profile:
@@ -58,11 +61,14 @@ class Profile:
         elif len(self._others) == 1:
             starts += self._valleys(x)
         theta, value = self._descend(x, starts[0])
-        for start in starts[1:]:
+        for start in watched(starts[1:], what=_WHAT, show=self._long(x)):
             theta, value = _better(theta, value, *self._descend(x, start))
         for shift in (1, -1) if len(x) > _FEW else ():
             theta, value = _better(theta, value, *self._descend(x, np.roll(theta, shift, axis=0)))
         return theta, value
+
+    def _long(self, x: Array) -> bool:
+        return len(x) * self._sites.present.size > _LONG
 
     def _beta(self, x: Array, theta: Array) -> Array:
         beta = np.empty((len(x), self._sites.n_mediators))
@@ -70,8 +76,8 @@ class Profile:
         return beta
 
     def _value(self, x: Array, theta: Array) -> Array:
-        beta = self._beta(x, theta)
-        return np.concatenate([self._sites.scores(beta[part]).ar for part in self._sites.chunks(len(beta))])
+        line = np.hstack([np.ones((len(x), 1)), -self._beta(x, theta)])
+        return np.concatenate([self._sites.anderson_rubin(line[part]) for part in self._sites.chunks(len(x))])
 
     def _parts(self, x: Array, theta: Array) -> tuple[Array, Array, Array]:
         """AR, half the downhill direction, and the Gauss-Newton matrix."""
@@ -144,7 +150,8 @@ class Profile:
         reach = np.sqrt(np.maximum(error / within[o, o] - centre**2, 1e-12 * error / within[o, o]))
         angles = (np.arange(_ANGLES) + 0.5) / _ANGLES * np.pi - np.pi / 2
         theta = centre + reach * np.tan(angles)[:, None]
-        value = np.stack([self._value(x, t[:, None]) for t in theta])
+        looked = watched(theta, what=f"{_WHAT}: where to begin", show=self._long(x))
+        value = np.stack([self._value(x, t[:, None]) for t in looked])
         # Both ends of the line are one point, so that the neighbours go around.
         valley = (value <= np.roll(value, 1, axis=0)) & (value <= np.roll(value, -1, axis=0))
         order = np.argsort(np.where(valley, value, np.inf), axis=0)[:_VALLEYS]

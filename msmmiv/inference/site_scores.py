@@ -147,6 +147,11 @@ class Sites:
         """Outcome and mediator exchanged (one mediator): the same tests, in terms of one over the effect."""
         return replace(self, estimates=self.estimates[:, :, ::-1], cov=self.cov[:, :, ::-1, :, ::-1])
 
+    def anderson_rubin(self, direction: Array) -> Array:
+        """The statistic alone, for residuals with weights ``direction`` (C, 1 + P) of (itt, compliances)."""
+        white, _, _ = self._residuals(direction)
+        return np.asarray((self._normal_scale(white)[0] ** 2).sum(axis=1), dtype=np.float64)
+
     def scores(self, beta: Array, *, direction: Array | None = None) -> Scores:
         """Residuals and first stages at ``beta`` (C, P).
 
@@ -158,28 +163,32 @@ class Sites:
         """
         b = np.hstack([np.ones((len(beta), 1)), -beta]) if direction is None else direction
         k, d, q = self.estimates.shape
-        e = (b @ self.estimates.reshape(k * d, q).T).reshape(-1, k, d)
-        outer = (b[:, :, None] * b[:, None, :]).reshape(len(b), q * q)
-        v = (outer @ self.cov.transpose(2, 4, 0, 1, 3).reshape(q * q, -1)).reshape(-1, k, d, d)
+        white, ones, inverse = self._residuals(b)
         share = (b @ self.cov[:, :, 1:].transpose(4, 0, 1, 2, 3).reshape(q, -1)).reshape(
             len(b), k, d, q - 1, d
         )
-        inverse = _inverse_roots(v)  # W with W V W' = I
-        white = np.einsum("ckde,cke->ckd", inverse, e)
-        ones = inverse * self.present[None, :, None, :]
-        flat = (len(b), k * d)
-        white, ones = white.reshape(flat), ones.reshape(*flat, d)
-        if self.direct:
-            white = white - np.einsum("cnd,cd->cn", ones, self._direct_effect(white, ones))
         solved = np.einsum("ckde,ckd->cke", inverse, white.reshape(len(b), k, d))
         first = self.estimates[None, :, :, 1:] - np.einsum("ckdpe,cke->ckdp", share, solved)
         first = np.where(self.present[None, :, :, None], first, 0.0)
         strength = self._strength(first, share, inverse) if q == 2 else np.empty((len(b), 0))
-        whitened = np.einsum("ckde,ckep->ckdp", inverse, first).reshape(*flat, q - 1)
+        whitened = np.einsum("ckde,ckep->ckdp", inverse, first).reshape(*white.shape, q - 1)
         z, slope = self._normal_scale(white)
         if self.direct:
             whitened = whitened - _projected(whitened, ones, slope)
         return Scores(z, white, whitened, strength, slope)
+
+    def _residuals(self, b: Array) -> tuple[Array, Array, Array]:
+        """Whitened residuals less the direct effect (C, N), the direct effect's columns, and the whitening roots."""
+        k, d, q = self.estimates.shape
+        e = (b @ self.estimates.reshape(k * d, q).T).reshape(-1, k, d)
+        outer = (b[:, :, None] * b[:, None, :]).reshape(len(b), q * q)
+        v = (outer @ self.cov.transpose(2, 4, 0, 1, 3).reshape(q * q, -1)).reshape(-1, k, d, d)
+        inverse = _inverse_roots(v)  # W with W V W' = I
+        white = np.einsum("ckde,cke->ckd", inverse, e).reshape(len(b), k * d)
+        ones = (inverse * self.present[None, :, None, :]).reshape(len(b), k * d, d)
+        if self.direct:
+            white = white - np.einsum("cnd,cd->cn", ones, self._direct_effect(white, ones))
+        return white, ones, inverse
 
     def _normal_scale(self, t: Array) -> tuple[Array, Array]:
         """Student ratios taken to the normal scale, and d z^2 / d t^2.

@@ -15,6 +15,7 @@ from msmmiv.inference.site_scores import Sites
 from msmmiv.inference.weak_iv_classical import classical_line
 from msmmiv.linalg import Array
 from msmmiv.moments.effects import SiteEffects
+from msmmiv.progress import watched
 
 __all__ = [
     "Criterion",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Source: TypeAlias = ReducedForm | SiteEffects
+_LONG = 40_000_000  # values times contrasts that take more than about two seconds
 #: Excess from AR, K, rk and the number of instruments.
 Criterion: TypeAlias = Callable[[Array, Array, Array, int], Array]
 
@@ -97,7 +99,9 @@ def robust_line(sites: Sites, x: Array) -> tuple[Array, Array, Array]:
     for mask, view in ((~far, sites), (far, sites.flipped())):
         values = x[mask]
         out = np.empty((3, len(values)))
-        for part in sites.chunks(len(values)):
+        parts = list(sites.chunks(len(values)))
+        long = len(values) * sites.present.size > _LONG
+        for part in watched(parts, what="the test at many effects", show=long):
             own, other = np.ones_like(values[part]), -values[part]
             pair = (own, other) if view is sites else (other, own)
             at = view.scores(values[part][:, None], direction=np.column_stack(pair))
@@ -141,7 +145,6 @@ def null_text(source: Source, values: Array, direct_effect: bool) -> str:  # noq
 
 def term_position(source: Source, term: str, level: float) -> int:
     """Position of a mediator among the mediators; also checks the level."""
-    """The null hypothesis in words."""
     if not 0 < level < 1:
         raise DataError(f"A confidence level lies between 0 and 1; got {level!r}.")
     if term not in source.mediators:
@@ -161,7 +164,6 @@ def refuse_switch(direct_effect: bool) -> None:  # noqa: FBT001
 
 def require_instruments(sites: Sites, terms: int) -> None:
     """Refuse a test with fewer instruments than it needs."""
-    """A reduced form cannot be asked to profile the direct effect out again."""
     if sites.n_instruments < terms:
         free = " after the direct effect" if sites.direct else ""
         raise TooFewSitesError(

@@ -10,6 +10,7 @@ from scipy import stats
 
 import msmmiv as mm
 from msmmiv.errors import DataError, DesignError, MomentsInsufficient, TooFewSitesError
+from msmmiv.inference import site_profile, weak_iv_common
 from msmmiv.inference.reduced_form import ReducedForm
 from msmmiv.inference.site_profile import Profile
 from msmmiv.inference.site_scores import Sites
@@ -141,6 +142,43 @@ def test_profile_is_the_minimum_over_the_other_effect(direct):
         theta = np.concatenate([angles, angles * abs(x[i])])
         least = sites.scores(np.column_stack([np.full(theta.shape, x[i]), theta])).ar.min()
         assert value[i] <= least + 1e-6
+
+
+@pytest.mark.parametrize("arms", [2, 3])
+@pytest.mark.parametrize("direct", [False, True])
+def test_the_statistic_alone_is_that_of_the_scores(arms, direct):
+    effects = effects_of(trial(5, sites=7, mediators=2, arms=arms), ["m0", "m1"])
+    sites = Sites.of(effects, direct_effect=direct)
+    line = np.random.default_rng(2).normal(size=(6, 3))
+    want = sites.scores(np.empty((6, 2)), direction=line).ar
+    np.testing.assert_array_equal(sites.anderson_rubin(line), want)
+
+
+@pytest.mark.parametrize(("copies", "shown"), [(1, False), (60, True)])
+def test_long_searches_have_a_bar(copies, shown, monkeypatch):
+    asked = []
+
+    def watched(steps, *, what, show):
+        asked.append((what, show))
+        return steps
+
+    for module in (site_profile, weak_iv_common):
+        monkeypatch.setattr(module, "watched", watched)
+    monkeypatch.setattr(site_profile, "_LONG", 801 * 100)
+    monkeypatch.setattr(weak_iv_common, "_LONG", 4001 * 100)
+    few = effects_of(trial(5, sites=7, mediators=2), ["m0", "m1"])
+    many = replace(
+        few, sites=tuple(range(7 * copies)), estimates=np.tile(few.estimates, (copies, 1, 1)),
+        cov=np.tile(few.cov, (copies, 1, 1, 1, 1)), df=np.tile(few.df, copies),
+        precision=np.tile(few.precision, (copies, 1, 1)), n=np.tile(few.n, copies),
+    )  # fmt: skip
+    anderson_rubin_set(many, "m0")
+    whats = {what for what, show in asked if show}
+    assert len(whats) == (2 if shown else 0)
+    asked.clear()
+    one = replace(many, estimates=many.estimates[:, :, :2], cov=many.cov[:, :, :2, :, :2], mediators=("m0",))
+    anderson_rubin_set(one, "m0")
+    assert any(show for _, show in asked) == shown
 
 
 def test_subvector_set_lies_inside_the_projection():
