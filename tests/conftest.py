@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest.register_assert_rewrite("tests.moments.engine_contract")
 settings.register_profile(
     "msmmiv",
     deadline=None,

@@ -1,106 +1,24 @@
-"""Every engine gives the same moments, the same sample flow and the same errors, and hands over cells only."""
+"""Engines of this process keep the contract of engines, and say what went wrong in one line."""
 
 from __future__ import annotations
 
 import functools
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import msmmiv as mm
-from msmmiv.errors import (
-    ColumnError,
-    DataError,
-    MissingDataError,
-    OneArmSiteWarning,
-    TreatmentError,
-    WeightsError,
-)
+from msmmiv.errors import DataError
 from msmmiv.moments import frames
-from tests.moments.engines import AWKWARD, LOCAL, awkward, in_engine, table_of
+from tests.moments.engine_contract import EngineContract
+from tests.moments.engines import LOCAL, in_engine
 from tests.moments.helpers import design, people
-from tests.moments.test_frames import OPTIONS
 
 
-@pytest.fixture(params=LOCAL)
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def holed() -> pd.DataFrame:
-    df, rng = people(1, mediators=2), np.random.default_rng(5)
-    for column in ("y", "m", "x", "w", "c"):
-        df[column] = df[column].where(rng.uniform(size=len(df)) > 0.03)
-    return df
-
-
-@functools.cache
-def of_pandas(name: str) -> mm.Moments:
-    """What every engine has to give, made once for all of them."""
-    if name in OPTIONS:
-        return mm.Moments.from_data(holed(), design(**OPTIONS[name]))
-    return mm.Moments.from_data(awkward(name).to_pandas(), design(mediators=["m", "m2"]))
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_moments_and_flow_are_the_same(name, engine):
-    df, d, want = holed(), design(**OPTIONS[name]), of_pandas(name)
-    got = mm.Moments.from_data(in_engine(table_of(df), engine), d)
-    assert got.equals(want)
-    assert got.flow == want.flow
-    assert want.flow.incomplete > 0
-
-
-@pytest.mark.parametrize("name", AWKWARD)
-def test_columns_of_awkward_types(name, engine):
-    table, d, want = awkward(name), design(mediators=["m", "m2"]), of_pandas(name)
-    got = mm.Moments.from_data(in_engine(table, engine), d)
-    assert got.sites == want.sites
-    assert got.arms == want.arms
-    assert got.equals(want)
-    assert got.flow == want.flow
-
-
-def test_second_passes_run_where_the_rows_are(engine):
-    df = people(3, mediators=2)
-    table = table_of(df, {"s": (lambda v: [f"s{x}" for x in v], "string")})
-    d = design(mediators=["m", "m2"], covariates=["x"], block="b", weights="w", weight_kind="analytic")
-    want = mm.Study(table.to_pandas(), d).fit("2sls", cov_type="HC3")
-    got = mm.Study(in_engine(table, engine), d).fit("2sls", cov_type="HC3")
-    np.testing.assert_allclose(got.params, want.params, rtol=1e-10)
-    np.testing.assert_allclose(got.cov, want.cov, rtol=1e-10)
-
-
-def test_sites_far_apart_keep_their_digits(engine):
-    """The pass that centres every cell at its own mean joins by labels inside the engine."""
-    df = people(22)
-    for column in ("y", "m"):
-        df[column] = np.round(df[column] * 2**20) / 2**20
-    away = df.assign(y=df["y"] + 2.0**20 * df["s"], m=df["m"] + 2.0**20 * df["s"])
-    near = mm.Moments.from_data(df, design())
-    got = mm.Moments.from_data(in_engine(table_of(away), engine), design())
-    scale = np.abs(near.first.scatter).max()
-    np.testing.assert_allclose(got.first.scatter, near.first.scatter, atol=1e-9 * scale)
-
-
-def test_only_cells_leave_the_engine(engine, monkeypatch):
-    """What is handed over are tables of cells, whatever the number of rows."""
-    handed = []
-    inner = frames.collected
-
-    def noted(frame, name):
-        out = inner(frame, name)
-        handed.append(len(out))
-        return out
-
-    for room in ("opening", "sums"):
-        monkeypatch.setattr(f"msmmiv.moments.{room}.collected", noted)
-    table = table_of(people(9, n=5000, sites=4))
-    study = mm.Study(in_engine(table, engine), design(covariates=["x"]))
-    study.fit("2sls", cov_type="HC2")
-    assert len(handed) >= 3
-    assert max(handed) <= study.moments.n_cells == 8
+class TestLocalEngines(EngineContract):
+    @pytest.fixture(params=LOCAL)
+    def framed(self, request):
+        return functools.partial(in_engine, engine=str(request.param))
 
 
 def test_unsorted_skewed_and_empty_partitions():
@@ -116,44 +34,6 @@ def test_unsorted_skewed_and_empty_partitions():
     np.testing.assert_allclose(
         got.fit("2sls", cov_type="HC3").cov, want.fit("2sls", cov_type="HC3").cov, rtol=1e-10
     )
-
-
-# ------------------------------------------------------------------------------------------- errors
-
-
-def test_errors_are_the_same(engine):
-    df = people(21)
-
-    def refused(error, match, rows, **roles):
-        for data in (rows, in_engine(table_of(rows), engine)):
-            with pytest.raises(error, match=match):
-                mm.Moments.from_data(data, design(**roles))
-
-    refused(ColumnError, "Column 'mm' .*Did you mean 'm'", df, mediators=["mm"])
-    refused(ColumnError, "'z' .* holds text, not numbers .*'a'", df.assign(z="a"), covariates=["z"])
-    refused(DataError, "The data has no rows", df[:0])
-    refused(MissingDataError, "3 rows have no 's'", df.assign(s=df["s"].where(df.index > 2).astype("Int64")))
-    refused(MissingDataError, "No row is complete", df.assign(y=np.nan))
-    refused(
-        WeightsError,
-        "must be positive; the smallest is -1",
-        df.assign(w=-1.0),
-        weights="w",
-        weight_kind="analytic",
-    )
-    refused(WeightsError, "has fractions", df, weights="w", weight_kind="frequency")
-    refused(TreatmentError, "say which is the reference", df.assign(t=df["t"] + 1))
-
-
-def test_a_site_of_one_arm_is_dropped_and_said(engine):
-    df = people(23)
-    df = df[(df["s"] != 2) | (df["t"] == 1)]
-    with pytest.warns(OneArmSiteWarning):
-        want = mm.Study(df, design())
-    with pytest.warns(OneArmSiteWarning):
-        got = mm.Study(in_engine(table_of(df), engine), design())
-    assert got.flow == want.flow
-    assert got.fit("2sls").params.to_dict() == pytest.approx(want.fit("2sls").params.to_dict(), rel=1e-10)
 
 
 def test_what_an_engine_says_is_one_line(tmp_path):

@@ -1,22 +1,21 @@
-"""Spark: the same moments from a distributed frame, in one local session, and nothing but cells comes back."""
+"""Spark keeps the contract of engines, moves nothing but cells, and says in one line what failed."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import runpy
 import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import msmmiv as mm
 from msmmiv.errors import DataError
-from tests.moments.engines import AWKWARD, awkward, table_of
+from tests.moments.engine_contract import EngineContract
+from tests.moments.engines import table_of
 from tests.moments.helpers import design, people
-from tests.moments.test_engines import holed
-from tests.moments.test_frames import OPTIONS
 
 pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
 pytest.importorskip("pyarrow")
@@ -42,48 +41,27 @@ def spark():
 
 
 @pytest.fixture
-def stored(spark, tmp_path):
-    """An Arrow table as a Spark frame that reads three files, one of them empty."""
+def framed(spark, tmp_path):
+    """An Arrow table as a Spark frame that reads three files: most rows, none, and the rest."""
     import pyarrow.parquet as pq
 
+    made = itertools.count()
+
     def frame(table):
-        cut = 2 * table.num_rows // 3
+        folder, cut = tmp_path / f"rows{next(made)}", 9 * table.num_rows // 10
+        folder.mkdir()
         for name, part in (("a", table[:cut]), ("b", table[:0]), ("c", table[cut:])):
-            pq.write_table(part, tmp_path / f"{name}.parquet")
-        return spark.read.parquet(str(tmp_path))
+            pq.write_table(part, folder / f"{name}.parquet")
+        return spark.read.parquet(str(folder))
 
     return frame
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_moments_and_flow_are_the_same(name, stored):
-    df, d = holed(), design(**OPTIONS[name])
-    want = mm.Moments.from_data(df, d)
-    got = mm.Moments.from_data(stored(table_of(df)), d)
-    assert got.equals(want)
-    assert got.flow == want.flow
+class TestSpark(EngineContract):
+    """What all engines do, in one session of Spark."""
 
 
-@pytest.mark.parametrize("name", AWKWARD)
-def test_columns_of_awkward_types(name, stored):
-    table, d = awkward(name), design(mediators=["m", "m2"])
-    want = mm.Moments.from_data(table.to_pandas(), d)
-    got = mm.Moments.from_data(stored(table), d)
-    assert got.sites == want.sites
-    assert got.equals(want)
-    assert got.flow == want.flow
-
-
-def test_second_passes_run_on_the_cluster(stored):
-    df = people(3, mediators=2)
-    d = design(mediators=["m", "m2"], covariates=["x"], block="b")
-    want, got = mm.Study(df, d), mm.Study(stored(table_of(df)), d)
-    np.testing.assert_allclose(
-        got.fit("2sls", cov_type="HC3").cov, want.fit("2sls", cov_type="HC3").cov, rtol=1e-10
-    )
-
-
-def test_the_plan_moves_cells_only(stored, monkeypatch):
+def test_the_plan_moves_cells_only(framed, monkeypatch):
     """Whatever is collected is an aggregate: every scan of rows lies below one, and few rows come out."""
     from pyspark.sql.classic.dataframe import DataFrame
 
@@ -95,7 +73,7 @@ def test_the_plan_moves_cells_only(stored, monkeypatch):
         return out
 
     monkeypatch.setattr(DataFrame, "toPandas", noted)
-    study = mm.Study(stored(table_of(people(9, n=4000, sites=4))), design(covariates=["x"]))
+    study = mm.Study(framed(table_of(people(9, n=4000, sites=4))), design(covariates=["x"]))
     study.fit("2sls", cov_type="HC2")
     assert len(plans) >= 3
     for plan, rows in plans:
