@@ -8,7 +8,7 @@ exactly equivariant to the units of the columns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ __all__ = [
     "group_products",
     "group_sum",
     "group_sum_along",
+    "portions",
     "root",
     "schur",
     "sealed",
@@ -31,9 +32,12 @@ __all__ = [
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Codes: TypeAlias = npt.NDArray[np.int64]
+Number = TypeVar("Number", np.float64, np.int64)
 
 #: Share of a column's sum of squares below which what is left of it counts as rounding.
 RANK_TOLERANCE = 1e-10
+#: Numbers in one of the twenty or so arrays that are held at once.
+_AT_ONCE = 2**20
 
 
 def frozen(values: npt.ArrayLike) -> Array:
@@ -60,6 +64,18 @@ def sealed(values: Array) -> Array:
     """
     values.flags.writeable = False
     return values
+
+
+def portions(values: npt.NDArray[Number], each: int) -> list[npt.NDArray[Number]]:
+    """Values along the first axis, as many at a time as memory holds arrays of them times ``each`` numbers.
+
+    Examples
+    --------
+    >>> [len(part) for part in portions(np.arange(25.0), 100_000)]
+    [10, 10, 5]
+    """
+    step = max(1, _AT_ONCE // max(each, 1))
+    return [values[i : i + step] for i in range(0, max(len(values), 1), step)]
 
 
 def group_sum(values: Array, groups: Codes, size: int) -> Array:

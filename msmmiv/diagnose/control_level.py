@@ -81,7 +81,8 @@ with clusters)
     noise = np.einsum("rab,a,b->r", rows.cov, contrast, contrast)
     scatter = plane_scatter(rows.values @ contrast - direct, noise, 2)
     null = NullSurface(rows, float(direct), frozen([slope, 0.0]), scatter)
-    sizes = fit(null.draw(np.random.default_rng(seed), draws)).statistic
+    rng = np.random.default_rng(seed)
+    sizes = np.concatenate([fit(null.draw(rng, part)).statistic for part in null.parts(draws, 3)])
     sizes = sizes[np.isfinite(sizes)]
     if 2 * len(sizes) < draws:
         return Evidence(

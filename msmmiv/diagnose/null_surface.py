@@ -13,6 +13,9 @@ from msmmiv.moments.effects import SiteEffects
 
 __all__ = ["NullSurface", "SurfaceRows", "plane_scatter", "shrunken", "surface_rows"]
 
+#: Numbers held at once while trials are simulated.
+_AT_ONCE = 4_000_000
+
 
 @dataclass(frozen=True, eq=False)
 class SurfaceRows:
@@ -129,6 +132,11 @@ class NullSurface:
     intercept: float
     slopes: Array
     scatter: float
+
+    def parts(self, draws: int, terms: int) -> list[int]:
+        """So many trials in parts that memory holds at once, for a fit of so many terms."""
+        once = int(np.clip(_AT_ONCE // (len(self.rows.values) * terms**2), 1, draws))
+        return [min(once, draws - start) for start in range(0, draws, once)]
 
     def draw(
         self, rng: np.random.Generator, draws: int, violation: Callable[[Array], Array] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from msmmiv.linalg import Array
+from msmmiv.linalg import Array, portions
 
 __all__ = ["CURVES", "local_line", "smooth_band"]
 
@@ -63,6 +63,9 @@ def smooth_band(
     out = pd.DataFrame({"at": grid, "smooth": local_line(at, itt, grid, width=width, weights=weights)})
     out["lower"] = out["upper"] = np.nan
     if drawn_at is not None and drawn_itt is not None:
-        many = local_line(drawn_at[:CURVES], drawn_itt[:CURVES], grid, width=width, weights=weights)
+        parts = portions(np.arange(min(len(drawn_at), CURVES)), len(at))
+        many = np.concatenate(
+            [local_line(drawn_at[i], drawn_itt[i], grid, width=width, weights=weights) for i in parts]
+        )
         out["lower"], out["upper"] = np.quantile(many, [0.025, 0.975], axis=0)
     return out

@@ -23,8 +23,6 @@ _Z = 1.959963984540054
 _REACH = _Z + 0.8416212335729143
 #: Trials for each size of a violation that is tried, sizes tried, and what their power may be off.
 _TRIED, _SIZES, _NEAR = 249, 5, 0.04
-#: Numbers held at once while trials are simulated.
-_AT_ONCE = 4_000_000
 _FLAT = "compliance varies no more than noise around its mean: an intercept and a slope cannot be told apart"
 
 
@@ -143,9 +141,7 @@ def _statistics(
     change: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, Array]:
     """(B,) statistics of simulated trials, and the first of the trials; as many at once as memory allows."""
-    rows, terms = len(surface.rows.values), sum(map(len, surface.terms))
-    once = int(np.clip(_AT_ONCE // (rows * terms**2), 1, draws))
-    parts = [min(once, draws - start) for start in range(0, draws, once)]
+    parts = null.parts(draws, sum(map(len, surface.terms)))
     found: list[Array] = []
     kept: list[Array] = []
     for size in watched(parts, what="simulated trials", show=len(parts) > 20):

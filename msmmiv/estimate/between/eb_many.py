@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from msmmiv.estimate.between.eb_score import ScorePath, mixed_variance, paule_mandel, score_rounding, t_ratio
 from msmmiv.estimate.between.rows import BetweenRows
-from msmmiv.linalg import Array, Codes, root
+from msmmiv.linalg import Array, Codes, portions, root
 
 __all__ = ["Blocks", "ManyPath", "many_path", "regression_at", "solve_scores"]
 
@@ -91,11 +91,17 @@ class Blocks:
         return np.asarray(out * both[:, :, None, :, None])
 
     @cached_property
-    def maker(self) -> Array:
-        """(K, K) residual maker of ``z`` over the rows in the order of the blocks, equal weights."""
-        z = self.z[self.present]
-        out: Array = np.eye(len(z)) - z @ np.linalg.pinv(z)
-        return out
+    def _inverse(self) -> Array:
+        return np.asarray(np.linalg.pinv(self.z[self.present]))
+
+    @cached_property
+    def spare(self) -> Array:
+        """(K,) one less leverage in a regression on ``z`` with equal weights, rows in the order of the blocks."""
+        return np.asarray(1.0 - np.einsum("kq,qk->k", self.z[self.present], self._inverse))
+
+    def away(self, values: Array) -> Array:
+        """(..., K, m) residuals of that regression."""
+        return np.asarray(values - self.z[self.present] @ (self._inverse @ values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +203,7 @@ def _nearest_zero(blocks: Blocks, start: float) -> Array:
         return _score(blocks, _state(blocks, value[:, None]), 0)[0]
 
     grid = start + scale * np.tan(np.linspace(-1.57, 1.57, _LINE))
-    found = score(grid)
+    found = np.concatenate([score(part) for part in portions(grid, blocks.rows.n_rows)])
     falls = np.flatnonzero((found[:-1] > 0) & (found[1:] <= 0))
     if not len(falls):
         return np.asarray(start)
@@ -212,14 +218,13 @@ def _nearest_zero(blocks: Blocks, start: float) -> Array:
 
 def _start(blocks: Blocks, mediator: int, value: Array) -> Array:
     """(G, P) corrected normal equations of the other effects (mediator -1: of all); least squares where unsolvable."""
-    at, m = blocks.present, blocks.maker
-    x, y = blocks.x[at], blocks.y[at]
+    at = blocks.present
+    x, y = blocks.away(blocks.x[at]), blocks.y[at]
     noise = np.einsum("sdadb->sdab", blocks.cov)[at]
-    weight = np.diag(m)
-    gram = x.T @ m @ x
-    right = x.T @ m @ y
-    signal = gram - np.einsum("k,kab->ab", weight, noise[:, 1:, 1:])
-    corrected = right - np.einsum("k,ka->a", weight, noise[:, 0, 1:])
+    gram = x.T @ x
+    right = x.T @ y
+    signal = gram - np.einsum("k,kab->ab", blocks.spare, noise[:, 1:, 1:])
+    corrected = right - np.einsum("k,ka->a", blocks.spare, noise[:, 0, 1:])
     others = [j for j in range(x.shape[1]) if j != mediator]
     out = np.repeat(value[:, None], x.shape[1], axis=1)
     if others:
@@ -322,8 +327,7 @@ def _paule_mandel(blocks: Blocks, r: Array, e: Array) -> tuple[Array, Array, Arr
 
 def _spread(blocks: Blocks, clean: Array, left: Array) -> tuple[Array, Array, Array]:
     """Moment covariance of compliances beyond their errors (cut to be positive), coefficients on z, deviations."""
-    at, m = blocks.present, blocks.maker
-    k, q = len(m), blocks.z.shape[2]
+    at, (k, q) = blocks.present, blocks.rows.z.shape
     x = clean[:, at]
     own = left[:, at]
     noise = np.einsum("sdadb->sdab", blocks.cov)[at][:, 1:, 1:].mean(axis=0)
@@ -335,9 +339,8 @@ def _spread(blocks: Blocks, clean: Array, left: Array) -> tuple[Array, Array, Ar
         return np.maximum(variance, _FLOOR * noise[0, 0])[:, None, None], coef[..., None], away
     mean = np.linalg.pinv(blocks.z[at]) @ x if q else np.zeros((len(x), 0, x.shape[2]))
     away = clean - np.einsum("sdq,gqp->gsdp", blocks.z, mean)
-    moment = (
-        np.einsum("gkp,kl,glq->gpq", x, m, x, optimize=True) - np.einsum("k,gkpq->gpq", np.diag(m), own)
-    ) / (k - q)
+    rest = blocks.away(x)
+    moment = (rest.transpose(0, 2, 1) @ rest - np.einsum("k,gkpq->gpq", blocks.spare, own)) / (k - q)
     root = np.linalg.cholesky(noise + 1e-12 * np.diag(np.diag(noise)))
     inverse = np.linalg.inv(root)
     values, vectors = np.linalg.eigh(inverse @ moment @ inverse.T)

@@ -20,7 +20,7 @@ from msmmiv.errors import DataError, count, listing
 from msmmiv.estimate.between.rows import DIRECT, BetweenRows
 from msmmiv.estimate.between.slope_test import SlopeTest
 from msmmiv.inference.confidence_set import ConfidenceSet
-from msmmiv.linalg import Array
+from msmmiv.linalg import Array, portions
 
 __all__ = [
     "Profile",
@@ -223,30 +223,33 @@ def profile(test: SlopeTest, slope_set: ConfidenceSet, weights: Array) -> Profil
     """
     rows = test.rows
     pieces, value, unbounded = _grid(test, slope_set)
-    path, p = test.path(value), test.pvalue(value)
-    effects = test.others(value)
-    contrast = np.column_stack([np.ones(len(value)), -effects])
-    j = 1 + rows.mediators.index(test.mediator)
+    pick = [1 + rows.mediators.index(test.mediator), 0]
+    parts = [_ties(test, part, weights, pick) for part in portions(value, rows.n_rows)]
+    score, variance, tied = (np.concatenate(column) for column in zip(*parts, strict=True))
+    mean, cov = mean_effects(rows, weights)
+    told = tied / np.where(variance > 0, variance, np.inf)[:, None, None]
+    return Profile(
+        pieces,
+        value,
+        np.asarray(ndtri(1.0 - test.pvalue(value) / 2.0)),
+        mean[None, :, pick] - told * score[:, None, None],
+        cov[None][:, :, pick][:, :, :, pick] - told[..., :, None] * tied[..., None, :],
+        slope_set.level,
+        unbounded,
+    )
+
+
+def _ties(test: SlopeTest, value: Array, weights: Array, pick: list[int]) -> tuple[Array, Array, Array]:
+    """Score (G,), its variance, and its covariances with the means in ``pick`` (G, W, 2)."""
+    rows, path = test.rows, test.path(value)
+    contrast = np.column_stack([np.ones(len(value)), -test.others(value)])
     own = np.einsum("kab,gb->gka", rows.cov, contrast)
     variance = np.maximum(path.std_error**2, np.einsum("gk,gka,ga->g", path.influence**2, own, contrast))
     if rows.cross is None:
         tied = np.einsum("gk,wk,gka->gwa", path.influence, weights, own, optimize=True)
     else:
         tied = np.einsum("gk,kblc,wl,gb->gwc", path.influence, rows.cross, weights, contrast, optimize=True)
-    tied = np.nan_to_num(tied[:, :, [j, 0]])
-    mean, cov = mean_effects(rows, weights)
-    pick = [j, 0]
-    told = tied / np.where(variance > 0, variance, np.inf)[:, None, None]
-    score = np.nan_to_num(path.score)
-    return Profile(
-        pieces,
-        value,
-        np.asarray(ndtri(1.0 - p / 2.0)),
-        mean[None, :, pick] - told * score[:, None, None],
-        cov[None][:, :, pick][:, :, :, pick] - told[..., :, None] * tied[..., None, :],
-        slope_set.level,
-        unbounded,
-    )
+    return np.nan_to_num(path.score), variance, np.nan_to_num(tied[:, :, pick])
 
 
 def direct_pvalue(test: SlopeTest, slope_set: ConfidenceSet, weights: Array) -> float:
@@ -275,13 +278,14 @@ class _Intercepts:
 def _intercepts(test: SlopeTest, slope_set: ConfidenceSet, column: int) -> _Intercepts:
     rows = test.rows
     pieces, value, unbounded = _grid(test, slope_set)
-    path = test.path(value)
-    variance = path.intercept_cov[:, column, column]
+    paths = map(test.path, portions(value, rows.n_rows))
+    parts = [(path.intercepts[:, column], path.intercept_cov[:, column, column]) for path in paths]
+    middle, variance = (np.concatenate(part) for part in zip(*parts, strict=True))
     if rows.exogenous[column] == DIRECT:
         contrast = np.column_stack([np.ones(len(value)), -value])
         variance = variance + np.einsum("ga,ab,gb->g", contrast, rows.common, contrast)
     distance = np.asarray(ndtri(1.0 - test.pvalue(value) / 2.0))
-    return _Intercepts(pieces, unbounded, distance, path.intercepts[:, column], np.sqrt(variance))
+    return _Intercepts(pieces, unbounded, distance, middle, np.sqrt(variance))
 
 
 def intercept_set(test: SlopeTest, slope_set: ConfidenceSet, column: int) -> ConfidenceSet:

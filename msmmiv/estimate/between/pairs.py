@@ -12,7 +12,7 @@ import numpy.typing as npt
 from msmmiv.errors import DataError, MomentsInsufficient, MsmmivError, MsmmivWarning
 from msmmiv.estimate.between.corrected import BCES
 from msmmiv.estimate.between.rows import BetweenFit, BetweenRows
-from msmmiv.linalg import Array, frozen
+from msmmiv.linalg import Array, frozen, portions
 
 __all__ = ["PairsInterval", "RowEstimator", "pairs_percentile_t", "resampled"]
 
@@ -148,13 +148,12 @@ def pairs_percentile_t(
             fit.status,
             (_WARNING,),
         )
-    index = np.random.default_rng(seed).integers(0, rows.n_rows, (draws, rows.n_rows))
-    simple = len(rows.mediators) == 1 and rows.exogenous == ("direct_effect",)
-    b, errors = (
-        _bces_draws(rows, estimator, index)
-        if isinstance(estimator, BCES) and simple and not estimator.as_printed
-        else _any_draws(rows, estimator, index)
-    )
+    rng = np.random.default_rng(seed)
+    parts = [
+        _draws(rows, estimator, rng.integers(0, rows.n_rows, (len(part), rows.n_rows)))
+        for part in portions(np.arange(draws), rows.n_rows)
+    ]
+    b, errors = (np.concatenate(column) for column in zip(*parts, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (b - fit.coefficients) / errors
         good = (np.isfinite(t) & (errors > _TINY * np.abs(b))).all(axis=1)
@@ -224,6 +223,14 @@ def resampled(rows: BetweenRows, index: npt.NDArray[np.int64]) -> BetweenRows:
         cross=cross,
         site=site,
     )
+
+
+def _draws(rows: BetweenRows, estimator: RowEstimator, index: npt.NDArray[np.int64]) -> tuple[Array, Array]:
+    """Coefficients and standard errors of every draw."""
+    simple = len(rows.mediators) == 1 and rows.exogenous == ("direct_effect",)
+    if isinstance(estimator, BCES) and simple and not estimator.as_printed:
+        return _bces_draws(rows, estimator, index)
+    return _any_draws(rows, estimator, index)
 
 
 def _any_draws(

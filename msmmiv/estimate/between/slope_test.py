@@ -17,7 +17,7 @@ from msmmiv.estimate.between.eb_score import Samples, ScorePath, score_path
 from msmmiv.estimate.between.rows import BetweenRows
 from msmmiv.inference.confidence_set import ConfidenceSet, invert
 from msmmiv.inference.tests import TestStatistic
-from msmmiv.linalg import Array
+from msmmiv.linalg import Array, portions
 
 __all__ = ["CALIBRATED", "SHARED_DRAWS", "Reference", "SlopeTest"]
 
@@ -127,7 +127,8 @@ class SlopeTest:
 
     def statistic(self, value: Array) -> Array:
         """(G,) t ratios of the score; zero where the score says nothing."""
-        return np.nan_to_num(self.path(value).statistic, nan=0.0)
+        found = [self.path(part).statistic for part in portions(value, self.rows.n_rows)]
+        return np.nan_to_num(np.concatenate(found), nan=0.0)
 
     def critical(self, value: Array, level: float) -> Array:
         """(G,) size of the statistic above which a value is rejected."""
