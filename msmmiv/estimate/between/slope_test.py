@@ -18,6 +18,7 @@ from msmmiv.estimate.between.rows import BetweenRows
 from msmmiv.inference.confidence_set import ConfidenceSet, invert
 from msmmiv.inference.tests import TestStatistic
 from msmmiv.linalg import Array, portions
+from msmmiv.progress import watched
 
 __all__ = ["CALIBRATED", "SHARED_DRAWS", "Reference", "SlopeTest"]
 
@@ -29,6 +30,8 @@ CALIBRATED = 200
 SHARED_DRAWS = 199
 #: Points of the grid that a set is sought on: several mediators solve equations at each.
 _POINTS = {True: 4001, False: 601}
+#: Values times rows that take more than about two seconds.
+_LONG = {True: 15_000_000, False: 200_000}
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +130,9 @@ class SlopeTest:
 
     def statistic(self, value: Array) -> Array:
         """(G,) t ratios of the score; zero where the score says nothing."""
-        found = [self.path(part).statistic for part in portions(value, self.rows.n_rows)]
+        parts, long = portions(value, self.rows.n_rows), len(value) * self.rows.n_rows
+        seen = watched(parts, what="score at many effects", show=long > _LONG[_is_simple(self.rows)])
+        found = [self.path(part).statistic for part in seen]
         return np.nan_to_num(np.concatenate(found), nan=0.0)
 
     def critical(self, value: Array, level: float) -> Array:

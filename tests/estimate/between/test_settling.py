@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import msmmiv as mm
-from msmmiv.estimate.between import eb_many
+from msmmiv.estimate.between import eb_many, slope_test
 from msmmiv.estimate.between.settling import settled
 from tests.estimate.helpers import trial
 from tests.inference.helpers import effects_of
@@ -74,3 +74,14 @@ def test_several_unknowns_settle_together():
 
     out = settled(move, np.zeros((2, 2)), np.full((2, 2), 10.0))
     np.testing.assert_allclose(out, [[1.0, 2.0], [3.0, -1.0]], atol=1e-8)
+
+
+def test_a_long_search_has_a_bar(monkeypatch):
+    asked = []
+    monkeypatch.setattr(slope_test, "watched", lambda steps, *, what, show: asked.append(show) or steps)  # noqa: ARG005
+    effects = effects_of(trial(3, sites=8, mediators=2), ["m0", "m1"])
+    test = mm.decompose(effects).slope_tests["m0"]
+    test.statistic(np.zeros(3))
+    monkeypatch.setattr(slope_test, "_LONG", {False: 16, True: 16})
+    test.statistic(np.zeros(3))
+    assert asked[-2:] == [False, True]
