@@ -177,8 +177,10 @@ def _relation(
     arms = [design.treatment] if design.treatment_kind == "arms" else []
     labels = [c for c in (design.site, design.block, design.cluster, *arms) if c and kinds.get(c) in _FLOATS]
     kinds |= dict.fromkeys(_too_long(whole, labels), "VARCHAR")
-    if not used or any(kinds[c].startswith(("DATE", "TIME")) for c in used):
-        return whole  # the way dates are written is found with their type, and cannot be said with it
+    # The way dates are written is found file by file: 01/02 may be a day of January in one, and of February in another.
+    kinds |= {c: "VARCHAR" for c in used if kinds[c].startswith(("DATE", "TIME"))}
+    if not used:
+        return whole
     # Types said once, or every query would look at all rows again to find them.
     return _read(
         connection, reader, files, given | {"types": {c: kinds[c] for c in used if c not in folders}}

@@ -238,6 +238,18 @@ def test_long_numbers_stay_different_sites(tmp_path):
     assert len(mm.Moments.from_data(exact, design()).sites) == df["s"].nunique()
 
 
+def test_dates_in_csv_files_are_labels_as_they_are_written(tmp_path):
+    """01/02 is a day of February beside 13/02, and of January beside 02/13: as dates they would be other sites."""
+    for name, days in {"a": ("01/02/2024", "03/04/2024"), "b": ("13/02/2024", "01/02/2024"),
+                       "c": ("02/13/2024", "01/02/2024"), "d": ("2024-02-01", "2024-02-03")}.items():  # fmt: skip
+        df = people(5)
+        df.assign(s=np.array(days)[df["s"] % 2]).to_csv(tmp_path / f"{name}.csv", index=False)
+        assert mm.Moments.from_data(tmp_path / f"{name}.csv", design()).sites == tuple(sorted(days))
+    together = mm.DataFile(tuple(str(tmp_path / f"{name}.csv") for name in "abc"))
+    want = ("01/02/2024", "02/13/2024", "03/04/2024", "13/02/2024")
+    assert mm.Moments.from_data(together, design()).sites == want
+
+
 def test_infinity_in_a_csv_file_is_missing(tmp_path):
     df = people(4)
     df.loc[[3, 8], "y"] = [np.inf, -np.inf]
