@@ -143,14 +143,6 @@ def test_the_types_of_a_csv_file_are_looked_for_once(tmp_path, monkeypatch):
     assert set(mm.Moments.from_data(path, block).blocks) == set(mm.Moments.from_data(df, block).blocks)
 
 
-def test_dates_keep_the_reader_that_found_how_they_are_written(tmp_path):
-    df = people(5)
-    text = df.assign(s=df["s"].map(lambda k: f"{(hash(str(k)) % 3) + 10:02d}/0{hash(str(k)) % 8 + 1}/2020"))
-    text.to_csv(tmp_path / "a.csv", index=False)
-    got = mm.Moments.from_data(tmp_path / "a.csv", design())
-    assert all(str(s).startswith("2020-") for s in got.sites)
-
-
 def test_a_notebook_without_the_package_for_bars_reads_all_the_same(tmp_path, monkeypatch):
     """DuckDB refuses the setting there; elsewhere the bar knows how far the query is."""
     df = people(5)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import chdtri
 
 from msmmiv.errors import DataError, count
+from msmmiv.estimate.between.eb_many import Blocks
 from msmmiv.estimate.between.eb_score import weighted_regression
 from msmmiv.estimate.between.rows import BetweenRows
 from msmmiv.inference.tests import TestStatistic, chi2_test
@@ -91,7 +92,7 @@ class _LeastQ:
     """Least Q as a function of the variance of direct effects."""
 
     def __init__(self, rows: BetweenRows, start: Array) -> None:
-        self._rows = rows
+        self._rows, self._blocks = rows, Blocks(rows)
         self._unit: Array = np.atleast_1d(max(float(rows.y.std()), 1e-300) / rows.x.std(axis=0))
         self._best: Array = start / self._unit
 
@@ -151,8 +152,15 @@ class _LeastQ:
             root = 1.0 / np.sqrt(np.maximum(e, 1e-300))
             r, z = r * root, rows.z * root[:, None]
         else:
-            e = np.einsum("a,kalb,b->kl", contrast, rows.cross, contrast, optimize=True)
-            inverse = np.linalg.inv(np.linalg.cholesky(e + t * np.eye(len(e))))
-            r, z = inverse @ r, inverse @ rows.z
+            r, z = self._whitened(slope, contrast, t)
         left = r - z @ np.linalg.lstsq(z, r, rcond=None)[0]
         return float(left @ left)
+
+    def _whitened(self, slope: Array, contrast: Array, t: float) -> tuple[Array, Array]:
+        """Residuals and z of rows that share people, site by site on the scale where their errors are independent."""
+        blocks = self._blocks
+        e = np.einsum("sdaeb,a,b->sde", blocks.cov, contrast, contrast, optimize=True)
+        e[:, np.arange(e.shape[1]), np.arange(e.shape[1])] += np.where(blocks.present, t, 1.0)
+        inverse = np.linalg.inv(np.linalg.cholesky(e))
+        r = (inverse @ (blocks.y - blocks.x @ slope)[:, :, None])[:, :, 0]
+        return r[blocks.present], (inverse @ blocks.z)[blocks.present]

@@ -18,6 +18,8 @@ __all__ = ["DIRECT", "BetweenFit", "BetweenRows", "between_rows"]
 
 #: Name of the intercept.
 DIRECT = "direct_effect"
+#: Numbers in the largest covariance of rows that share controls: 2 GB.
+_MOST = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +205,8 @@ def between_rows(
     RankDeficientError
         Compliances that are the same in all rows, or in exact proportion to one another or to covariates.
     DataError, ColumnError
-        A covariance that is not positive, or covariates that do not match the sites.
+        A covariance that is not positive, covariates that do not match the sites, or so many rows that share controls
+        that their covariance would take more than 2 GB.
     """
     found = site_rows(effects)
     have = estimated(effects)
@@ -218,6 +221,7 @@ def between_rows(
         labels = tuple(effects.sites[s] for s in site)
     cov, common, cross = found.cov, np.zeros(found.cov.shape[1:]), None
     if len(np.unique(site)) < len(site):
+        _check_size(len(site), found.cov.shape[1])
         cross = _all_rows(effects, site, arm)
         if one_site and direct_effect:
             shared = _shared(cross)
@@ -241,6 +245,16 @@ def between_rows(
     )
     _check(rows)
     return rows
+
+
+def _check_size(rows: int, values: int) -> None:
+    """Refuse a table of all pairs of rows that memory does not hold."""
+    size = (rows * values) ** 2
+    if size > _MOST:
+        raise DataError(
+            f"Arms of one site share its controls, and the errors of {rows:,} such rows take a table of "
+            f"{size / 2**27:,.0f} GB. Give site effects of one arm and its control at a time, or fewer sites."
+        )
 
 
 def _all_rows(effects: SiteEffects, site: Codes, arm: Codes) -> Array:

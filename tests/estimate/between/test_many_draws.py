@@ -12,7 +12,8 @@ from msmmiv import linalg
 from msmmiv.diagnose import null_surface
 from msmmiv.diagnose.control_level import effect_by_control_mean
 from msmmiv.diagnose.surface_curves import smooth_band
-from msmmiv.estimate.between import calibration, simex_draws
+from msmmiv.errors import DataError
+from msmmiv.estimate.between import calibration, rows, simex_draws
 from msmmiv.estimate.between.calibration import IndependentRows, calibrate
 from msmmiv.estimate.between.corrected import BCES
 from msmmiv.estimate.between.decompose import decompose
@@ -122,3 +123,11 @@ def test_no_table_of_sites_by_sites(monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
         tracemalloc.stop()
     assert max(peaks) < 90, peaks
+
+
+def test_rows_that_share_controls_and_do_not_fit_in_memory(monkeypatch):
+    effects = effects_of(trial(4, sites=14, per_site=60, arms=3), ["m0"])
+    assert mm.decompose(effects).rows.cross.size == (28 * 2) ** 2
+    monkeypatch.setattr(rows, "_MOST", (28 * 2) ** 2 - 1)
+    with pytest.raises(DataError, match="the errors of 28 such rows take a table of 0 GB"):
+        mm.decompose(effects)
