@@ -10,11 +10,14 @@ import pandas as pd
 from msmmiv.diagnose.compliances import Compliances
 from msmmiv.inference.rank_tests import Directions, directions
 from msmmiv.linalg import Array, frozen, gram_root
+from msmmiv.progress import watched
 
 __all__ = ["Spectrum", "spectrum"]
 
 #: Numbers held at once while drawing the floor.
 CHUNK = 4_000_000
+#: Such pieces that take more than about two seconds.
+_LONG = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +150,8 @@ def _floors(c: Compliances, found: Directions, *, draws: int, seed: int) -> Arra
     signal = slopes @ to
     out = np.empty((draws, p))
     size = max(1, CHUNK // slopes.size)
-    for start in range(0, draws, size):
+    starts = range(0, draws, size)
+    for start in watched(starts, what="noise floor", show=len(starts) > _LONG):
         some = min(size, draws - start)
         errors = np.einsum("bkm,kmn->bkn", rng.standard_normal((some, k, d * p)), root, optimize=True)
         errors = errors.reshape(some, k, d, p)
