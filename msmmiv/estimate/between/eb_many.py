@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from msmmiv.estimate.between.eb_score import ScorePath, mixed_variance, paule_mandel, score_rounding, t_ratio
 from msmmiv.estimate.between.rows import BetweenRows
-from msmmiv.estimate.between.settling import settled
 from msmmiv.linalg import Array, Codes, portions, root
 
 __all__ = ["Blocks", "ManyPath", "many_path", "regression_at", "solve_scores"]
@@ -23,6 +22,8 @@ __all__ = ["Blocks", "ManyPath", "many_path", "regression_at", "solve_scores"]
 #: which shrunken compliances differ stays defined when there is no variance beyond sampling error.
 _FLOOR = 1e-6
 _ROUNDS = 60
+#: Sum of squares that a solved score may still explain (of about one per row); smallest part of a step that is tried.
+_SOLVED, _STUCK = 1e-18, 1e-4
 #: Points of the line on which one slope is sought; how far several may wander from where they start, in scales.
 _LINE, _REACH = 401, 1e4
 
@@ -237,22 +238,30 @@ def _start(blocks: Blocks, mediator: int, value: Array) -> Array:
 
 
 def _solved(blocks: Blocks, effects: Array, which: list[int]) -> Array:
-    """Effects with the scores of the mediators in ``which`` set to zero, candidate by candidate."""
-    spread = blocks.rows.x.std(axis=0)
-    widest = np.maximum(blocks.rows.y.std(), (np.abs(effects) * spread).max(axis=1))
-    out = effects.copy()
+    """Effects with the scores of the mediators in ``which`` set to zero, candidate by candidate.
 
-    def move(candidates: Codes, point: Array) -> tuple[Array, Array]:
-        trial = effects[candidates]
-        trial[:, which] = point
-        return _move(blocks, _state(blocks, trial), which)
-
-    out[:, which] = settled(move, effects[:, which], _REACH * widest[:, None] / spread[which])
-    return out
+    Steps of a regression of r on h, halved until the score falls; candidates drop out as they are solved.
+    """
+    best, least = effects.copy(), np.full(len(effects), np.inf)
+    limit = _REACH * np.maximum(blocks.rows.y.std() / blocks.rows.x.std(axis=0), np.abs(effects).max(axis=0))
+    step, damp = np.zeros_like(effects), np.ones(len(effects))
+    live = np.arange(len(effects))
+    for _ in range(_ROUNDS):
+        trial = np.clip(best[live] + damp[live, None] * step[live], -limit, limit)
+        move, norm = _move(blocks, _state(blocks, trial), which)
+        better = norm < least[live]
+        won = live[better]
+        best[won], least[won] = trial[better], norm[better]
+        step[won[:, None], which] = move[better]
+        damp[live] = np.where(better, 1.0, damp[live] / 2.0)
+        live = live[(least[live] > _SOLVED) & (damp[live] > _STUCK)]
+        if not len(live):
+            break
+    return best
 
 
 def _move(blocks: Blocks, state: _State, which: list[int]) -> tuple[Array, Array]:
-    """Coefficients of r on the shrunken compliances in ``which``, and what they explain (about one per row)."""
+    """Coefficients of r on the shrunken compliances in ``which``, and the explained sum of squares."""
     design = np.concatenate([_spread_z(blocks, state), state.h[..., which]], axis=-1)
     coef, gram, _ = _fit(design, state)
     q = blocks.z.shape[2]
