@@ -38,8 +38,12 @@ def pandas_held(path: str) -> Any:
 def pandas_bare(df: Any) -> pd.DataFrame:
     c = df[VALUES] - df[VALUES].mean()
     products = {f"{a}_{b}": c[a] * c[b] for a, b in PAIRS}
-    groups = df[KEYS].assign(**{v: c[v] for v in VALUES}, **products).groupby(KEYS)
-    return groups.sum().assign(n=groups.size()).reset_index()
+    # One integer key in the place of two, where pandas is quicker; ours takes labels of any kind.
+    wide = pd.DataFrame({v: c[v] for v in VALUES} | products, copy=False)
+    code = 2 * df["site"].to_numpy() + df["t"].to_numpy()
+    groups = wide.groupby(code, sort=False)
+    got = groups.sum().assign(n=groups.size())
+    return got.assign(site=got.index // 2, t=got.index % 2).reset_index(drop=True)
 
 
 def polars_held(path: str) -> Any:

@@ -1,7 +1,7 @@
 """What the benchmarks share: made-up trials, clocks that alternate, peaks of memory, the form of the JSON files.
 
-Every script writes ``{"machine": ..., "options": ..., "records": [...]}``: a list of flat records. A record has ratios,
-which are what is compared, and seconds, which say something about the machine in ``machine`` only. Jobs of one thread
+Every script writes ``{"machine": ..., "options": ..., "records": [...]}``: a list of flat records of ratios and sizes.
+Seconds, which say something about one machine only, are printed and not stored. Jobs of one thread
 are compared by the time of the processor, which another program's work on the machine lengthens less than it does the
 time on the wall; engines with threads of their own by the latter, with the former beside it.
 """
@@ -173,6 +173,7 @@ def finished(script: str, args: argparse.Namespace, records: list[dict[str, Any]
         part = path.with_suffix(".part")
         # One record a line, which is what a diff should show.
         text = json.dumps(kept | {"records": []}, indent=1)
-        lines = ",\n".join(f"  {json.dumps(record)}" for record in short)
+        ratios = [{k: v for k, v in record.items() if "seconds" not in k} for record in short]
+        lines = ",\n".join(f"  {json.dumps(record)}" for record in ratios)
         part.write_text(text.replace('"records": []', f'"records": [\n{lines}\n ]') + "\n", encoding="utf-8")
         part.replace(path)

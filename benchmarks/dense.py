@@ -5,20 +5,16 @@
 linearmodels takes any number of mediators on the dense design (two here); pyfixest absorbs the sites and takes one
 mediator, with a column per site for the instruments. Each program runs in a process of its own, on the same frame,
 and its numbers have to agree with ours to 1e-9. A program that needs more than ``--memory`` GiB is recorded as such.
-``most`` is the ratio that the sums alone would give, by a bare group-by of pandas: whoever sums a frame with pandas
-cannot be faster by more.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from bare import pandas_bare
 from common import alternated, apart, extra_mb, finished, limited, options, trial
 
 SAME = 1e-9
@@ -89,8 +85,6 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
     limited(job["memory"])
     if program == "msmmiv":
         run, warm = ours(df, mediators), ours(small, mediators)
-    elif program == "sums":
-        run, warm = functools.partial(pandas_bare, df), functools.partial(pandas_bare, small)
     elif program == "pyfixest":
         run, warm = pyfixest(df, mediators), pyfixest(small, mediators)
     else:
@@ -99,9 +93,8 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         warm = linearmodels(df.query("site < 3").groupby("site").head(20), mediators, all_of_it=all_of_it)
     warm()  # imports, and what is compiled when first used
     peak, numbers = extra_mb(run)
-    times = 20 if program in ("msmmiv", "sums") else 5 if rows <= 10_000 else 1
-    kept = {} if program == "sums" else {"numbers": numbers}
-    return alternated({"": run}, times)[""] | kept | {"extra_mb": peak}
+    times = 20 if program == "msmmiv" else 5 if rows <= 10_000 else 1
+    return alternated({"": run}, times)[""] | {"numbers": numbers, "extra_mb": peak}
 
 
 def compared(base: dict[str, Any], programs: list[str]) -> list[dict[str, Any]]:
@@ -110,7 +103,6 @@ def compared(base: dict[str, Any], programs: list[str]) -> list[dict[str, Any]]:
     if "failed" in own:
         raise SystemExit(f"msmmiv failed at {base}: {own['failed']}")
     size = {k: base[k] for k in ("rows", "sites", "mediators")}
-    sums = apart(__file__, base | {"program": "sums"})["cpu_seconds"] if base["mediators"] == 2 else None
     records = [size | {"program": "msmmiv"} | {k: own[k] for k in ("seconds", "cpu_seconds", "extra_mb")}]
     for program in programs:
         got = apart(__file__, base | {"program": program})
@@ -124,7 +116,6 @@ def compared(base: dict[str, Any], programs: list[str]) -> list[dict[str, Any]]:
             "time_ratio": got["cpu_seconds"] / own["cpu_seconds"], "wall_ratio": got["seconds"] / own["seconds"],
             "memory_ratio": got["extra_mb"] / max(own["extra_mb"], 1.0), "relative_difference": difference,
             "seconds": got["seconds"], "cpu_seconds": got["cpu_seconds"], "extra_mb": got["extra_mb"],
-            **({"most": got["cpu_seconds"] / sums} if sums else {}),
         })  # fmt: skip
     return records
 

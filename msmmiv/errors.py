@@ -81,7 +81,11 @@ class ColumnError(DataError):
         """Say what was found where numbers were expected."""
         seen = f" (it holds values such as {listing(values, quote=True, most=3)})" if values else ""
         advice = "Convert it to a numeric column; code categories as 0/1 indicator columns first."
-        if values and all(re.fullmatch(r"[-+]?\d+,\d+", v) for v in values):
+        if values and all(re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?", v) for v in values):
+            advice = (
+                "Commas between thousands have to go; decimal commas can be said: DataFile(..., decimal=',')."
+            )
+        elif values and all(re.fullmatch(r"[-+]?\d+,\d+", v) for v in values):
             advice = "These have decimal commas, which a study file reads: `msmmiv init FILE` writes one."
         return cls(f"Column {name!r} ({role}) holds {kind}, not numbers{seen}. {advice}")
 

@@ -284,7 +284,7 @@ def test_units_are_said_kept_and_compared(rows, tmp_path):
     run("make", tmp_path / "b.csv", *ROLES, "--out", tmp_path / "m-b.csv")
     warned = run("merge", tmp_path / "m-a.csv", tmp_path / "m-b.csv", "--out", tmp_path / "x.csv")
     assert warned.exit_code == 0
-    assert warned.stderr.startswith("Warning: Only one of ")
+    assert warned.stderr.startswith("Warning: Not every one of ")
     equal = run("merge", tmp_path / "m-b.csv", tmp_path / "m-c.csv", "--out", tmp_path / "x.csv")
     refused(equal, "6 cells of")
     refused(equal, "say --equal-cells keep if they are different people")

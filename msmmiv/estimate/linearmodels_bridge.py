@@ -25,6 +25,7 @@ from msmmiv.errors import (
 )
 from msmmiv.linalg import Array, dependent_columns
 from msmmiv.moments.instruments import site_by_treatment
+from msmmiv.moments.labels import label_columns
 from msmmiv.moments.sums import Rows
 
 __all__ = ["Intercepts", "LinearModel", "rows_to_linearmodels", "to_linearmodels"]
@@ -173,8 +174,7 @@ def _used(frame: Any, design: Design) -> tuple[pd.DataFrame, pd.Series[Any]]:
             f"linearmodels reads pandas frames, not {type(frame).__name__}. Convert with .to_pandas(), or make a Study."
         )
     complete = np.ones(len(frame), dtype=bool)
-    labels = {design.site, design.block, design.cluster}
-    labels |= {design.treatment} if design.treatment_kind == "arms" else set()
+    labels = label_columns(design)
     for role, name in design.roles():
         if name not in frame:
             raise ColumnError.not_found(name, role, [str(c) for c in frame])

@@ -1,7 +1,7 @@
 """The only door to data engines: a frame or a file goes in, a narwhals frame comes out.
 
-Everything behind it is written against narwhals. What an engine needs of its own is here: how a small table is put
-beside its rows.
+Everything behind it is written against narwhals. What an engine needs of its own is here: one column per name, and
+labels that mean the same everywhere, before narwhals sees them; and how a small table is put beside its rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msmmiv.design import Design
 from msmmiv.errors import ColumnError, DataError, listing
 from msmmiv.moments.data_file import DataFile
 from msmmiv.moments.engine_errors import hushed, reading
-from msmmiv.moments.labels import plain_labels
+from msmmiv.moments.labels import label_columns, plain_labels
 from msmmiv.moments.row_files import rows_of
 from msmmiv.progress import Passes
 
@@ -58,14 +58,13 @@ def open_frame(data: Any, design: Design, *, progress: bool | None = None) -> Op
     if isinstance(data, str | Path | DataFile):
         file = data if isinstance(data, DataFile) else DataFile((str(data),))
         read = rows_of(file, design, show=sys.stderr.isatty() if progress is None else progress)
-        native = _plain_frame(read.rows, design) if isinstance(read.rows, pd.DataFrame) else read.rows
-        return OpenFrame(nw.from_native(native), repr(str(file)), read.passes, read.unchanged)
-    passes = Passes(bool(progress))
-    if isinstance(data, pd.DataFrame):
-        return OpenFrame(nw.from_native(_plain_frame(data, design)), "the frame", passes)
+        rows = nw.from_native(_plain(read.rows, design))
+        return OpenFrame(rows, repr(str(file)), read.passes, read.unchanged)
+    with hushed():
+        native = _plain(data, design)
     try:
         with hushed():
-            frame: Frame = nw.from_native(data)
+            frame: Frame = nw.from_native(native)
     except TypeError as error:
         raise DataError(
             f"Data of type {type(data).__name__} is not supported. Give a frame ({_engines()}), a file, glob or "
@@ -78,7 +77,8 @@ def open_frame(data: Any, design: Design, *, progress: bool | None = None) -> Op
         )
     if frame.implementation is nw.Implementation.POLARS:
         frame = frame.lazy()  # flags, products and sums in one go: those of all rows are never held
-    return OpenFrame(frame, f"the {frame.implementation.name.lower()} frame", passes)
+    name = "the frame" if isinstance(data, pd.DataFrame) else f"the {frame.implementation.name.lower()} frame"
+    return OpenFrame(frame, name, Passes(bool(progress)))
 
 
 def collected(frame: Frame, name: str) -> pd.DataFrame:
@@ -159,31 +159,46 @@ def _engines() -> str:
     return listing([i.name.lower() for i in _BESIDE if i is not nw.Implementation.PYSPARK_CONNECT])
 
 
-def _plain_frame(data: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """One column per name, and plain labels where pandas holds objects, categories or dates."""
-    if data.columns.nlevels > 1:
+def _plain(native: Any, design: Design) -> Any:
+    """A frame of the same engine that is ready for narwhals; whatever needs nothing as it is.
+
+    Raises
+    ------
+    ColumnError
+        A role whose column is there twice, columns of several levels, or values that cannot be labels.
+    """
+    prepare = next((p for known, p in _PREPARED if known(native)), None)
+    if prepare is None:
+        return native
+    if isinstance(native, pd.DataFrame) and native.columns.nlevels > 1:
         raise ColumnError(
             "The columns of the data have several levels. Give each one name, for example with "
             "df.columns = ['_'.join(c) for c in df.columns]."
         )
-    used = [column for _, column in design.roles() if column in data]
-    twice = [c for c in used if (data.columns == c).sum() > 1]
+    columns = list(native.column_names if nw.dependencies.is_pyarrow_table(native) else native.columns)
+    used = [c for c in dict.fromkeys(column for _, column in design.roles()) if c in columns]
+    twice = [c for c in used if columns.count(c) > 1]
     if twice:
         raise ColumnError(
             f"{listing(twice, quote=True)} is the name of more than one column of the data. Rename or drop the copies."
         )
-    if not data.columns.is_unique:
-        data = data.loc[:, ~data.columns.duplicated()]
-    keys = {design.site, design.block, design.cluster}
-    keys |= {design.treatment} if design.treatment_kind == "arms" else set()
+    if len(set(columns)) < len(columns):
+        native = native.select(used) if prepare in (_pyarrow, _spark) else native[used]
+    return prepare(native, used, label_columns(design))
+
+
+def _pandas(data: pd.DataFrame, used: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Plain labels where pandas holds objects, categories or dates, and numbers where it holds Python's decimals."""
     changed: dict[str, Any] = {}
     for column in used:
         kind = data[column].dtype
-        if pd.api.types.is_object_dtype(kind) and column not in keys and _all_decimals(data[column]):
+        if pd.api.types.is_object_dtype(kind) and column not in labels and _all_decimals(data[column]):
             changed[column] = data[column].astype(float)
         elif isinstance(kind, pd.SparseDtype):
             changed[column] = np.asarray(data[column])
-        elif column in keys and not (pd.api.types.is_numeric_dtype(kind) or isinstance(kind, pd.StringDtype)):
+        elif column in labels and not (
+            pd.api.types.is_numeric_dtype(kind) or isinstance(kind, pd.StringDtype)
+        ):
             changed[column] = plain_labels(data[column])
     return data.assign(**changed) if changed else data
 
@@ -192,3 +207,58 @@ def _all_decimals(column: pd.Series[Any]) -> bool:
     """Whether these are the decimal numbers of a database, which pandas keeps as objects."""
     there = column.dropna()
     return len(there) > 0 and all(isinstance(v, decimal.Decimal) for v in there)
+
+
+def _pyarrow(table: Any, used: Sequence[str], _labels: Sequence[str]) -> Any:
+    """Values in the place of codes, unless they are text: the category 1 is the number."""
+    import pyarrow as pa
+
+    for column in used:
+        kind = table.schema.field(column).type
+        if pa.types.is_dictionary(kind) and not pa.types.is_string(kind.value_type):
+            at = table.column_names.index(column)
+            table = table.set_column(at, column, table[column].cast(kind.value_type))
+    return table
+
+
+def _dask(frame: Any, _used: Sequence[str], labels: Sequence[str]) -> Any:
+    """As for pyarrow; and times of a zone as those of UTC, which narwhals does not tell from text here."""
+    changed: dict[str, Any] = {}
+    for column in (c for c in labels if c in frame.columns):
+        kind = frame.dtypes[column]
+        if isinstance(kind, pd.CategoricalDtype):
+            found = _CATEGORIES.get(getattr(kind.categories, "dtype", np.dtype(object)).kind)
+            changed |= {column: frame[column].astype(found)} if found else {}
+            kind = pd.Series([], dtype=found).dtype if found else kind
+        if getattr(kind, "tz", None) is not None or "tz=" in str(kind):
+            changed[column] = frame[column].dt.tz_convert("UTC").dt.tz_localize(None)
+    return frame.assign(**changed) if changed else frame
+
+
+#: Kinds of categories that are no text, and the columns that hold them with gaps.
+_CATEGORIES = {"i": "Int64", "u": "UInt64", "f": "float64", "b": "boolean", "M": "datetime64[us]"}
+
+
+def _spark(frame: Any, _used: Sequence[str], labels: Sequence[str]) -> Any:
+    """Times of UTC in the place of instants, which come to the driver in the session's zone, some hours twice."""
+    from pyspark.sql import functions
+    from pyspark.sql.types import TimestampType
+
+    zoned = [
+        f.name for f in frame.schema.fields if isinstance(f.dataType, TimestampType) and f.name in labels
+    ]
+    epoch = "timestamp_ntz'1970-01-01 00:00:00' + make_dt_interval(0, 0, 0, cast({} as decimal(18, 6)))"
+    for name in zoned:
+        quoted = name.replace("`", "``")
+        frame = frame.withColumn(name, functions.expr(epoch.format(f"unix_micros(`{quoted}`) / 1000000bd")))
+    return frame
+
+
+#: How a frame is recognised, and what it needs.
+_PREPARED: tuple[tuple[Callable[[Any], bool], Callable[[Any, Sequence[str], Sequence[str]], Any]], ...] = (
+    (nw.dependencies.is_pandas_dataframe, _pandas),
+    (nw.dependencies.is_pyarrow_table, _pyarrow),
+    (nw.dependencies.is_dask_dataframe, _dask),
+    (nw.dependencies.is_pyspark_dataframe, _spark),
+    (nw.dependencies.is_pyspark_connect_dataframe, _spark),
+)

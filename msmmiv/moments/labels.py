@@ -15,12 +15,32 @@ import pandas as pd
 from msmmiv.design import Design, Label
 from msmmiv.errors import ColumnError, LabelWarning, TreatmentError, listing
 
-__all__ = ["check_labels", "check_spelling", "find_arms", "natural_order", "plain", "plain_labels"]
+__all__ = [
+    "check_labels",
+    "check_spelling",
+    "find_arms",
+    "label_columns",
+    "natural_order",
+    "plain",
+    "plain_labels",
+]
 
 #: Whole numbers from here on are not all different as floats.
 _EXACT = 2.0**53
 #: More arms than this and the column is more likely a dose, a date or an id.
 MOST_ARMS = 50
+
+
+def label_columns(design: Design) -> list[str]:
+    """Columns whose values are names: of sites, blocks, clusters and arms.
+
+    Examples
+    --------
+    >>> label_columns(Design(outcome="y", treatment="t", mediators="m", site="s", cluster="c"))
+    ['s', 'c', 't']
+    """
+    arms = design.treatment if design.treatment_kind == "arms" else None
+    return [c for c in (design.site, design.block, design.cluster, arms) if c]
 
 
 def plain(value: Any) -> Any:
@@ -63,7 +83,7 @@ def plain_labels(column: pd.Series[Any]) -> Any:
     """
     try:
         codes, uniques = pd.factorize(column)
-    except TypeError as error:
+    except (TypeError, NotImplementedError) as error:  # of pandas, and of columns that Arrow holds
         raise ColumnError(
             f"Column {column.name!r} holds values that cannot be labels (such as {column.iloc[0]!r}). "
             "Give one number or text per row."

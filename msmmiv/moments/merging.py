@@ -144,7 +144,7 @@ def common_units(mine: Units, theirs: Units, *, between: str = "the two") -> Uni
     if one or bool(a) != bool(b):
         what = listing(one or [f"{c} ({u})" for c, u in (a | b).items()])
         warnings.warn(
-            f"Only one of {between} names the unit of {what}. It was taken for both: ask the other agency.",
+            f"Not every one of {between} names the unit of {what}. It was taken for all: ask the other agency.",
             MergeWarning,
             stacklevel=2,
         )

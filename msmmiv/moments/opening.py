@@ -121,7 +121,7 @@ def _centre(frame: Frame, source: str, values: Sequence[str], counts: Any) -> Ar
 
 def _renamed(raw: Frame, source: str, design: Design) -> tuple[Frame, tuple[str, ...]]:
     """Check the columns against the roles and give them canonical names."""
-    with reading(source):
+    with reading(source, engine=True):
         schema = raw.collect_schema()
     names = [str(c) for c in schema]
     for role, column in design.roles():
@@ -151,7 +151,8 @@ def _renamed(raw: Frame, source: str, design: Design) -> tuple[Frame, tuple[str,
             )
         key = nw.col(str(sources[k]))
         coded = schema[str(sources[k])] in AS_TEXT
-        chosen[k] = key.cast(nw.String) if coded else key
+        # Zero has two signs, which are one label.
+        chosen[k] = key.cast(nw.String) if coded else key + 0.0 if schema[str(sources[k])].is_float() else key
     return raw.select(*(e.alias(n) for n, e in chosen.items())), keys
 
 

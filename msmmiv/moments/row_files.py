@@ -16,6 +16,7 @@ from msmmiv.design import Design
 from msmmiv.errors import ColumnError, DataError, MomentsFileError, listing
 from msmmiv.moments.data_file import DataFile, check_lengths, header, reader_of
 from msmmiv.moments.engine_errors import reading
+from msmmiv.moments.labels import label_columns
 from msmmiv.moments.stat_files import READERS, read_stat_files
 from msmmiv.progress import Passes
 
@@ -42,6 +43,7 @@ _MISSING = (
 _EXACT = 2**53
 #: Types that pandas gets as floats.
 _FLOATS = ("DOUBLE", "HUGEINT", "UHUGEINT")
+_NUMBERS = (*_FLOATS, "BIGINT", "INTEGER", "FLOAT")
 #: Types that are read together without becoming other values.
 _FAMILIES = {"VARCHAR": "text", "ENUM": "text", "DATE": "a date", "TIMESTAMP WITH TIME ZONE": "a time with its zone",
              "TIMESTAMP": "a time", "TIME": "a time of day"}  # fmt: skip
@@ -104,7 +106,9 @@ def rows_of(data: DataFile, design: Design, *, show: bool) -> RowFiles:
             _check_columns(reader, file, kinds[file], used, data, alone=len(files) == 1, folders=folders)
         _check_drift(reader, kinds, used)
         with passes.step("types of columns"):
-            return RowFiles(_relation(connection, reader, files, data, design, folders), passes, unchanged)
+            rows = _relation(connection, reader, files, data, design, folders)
+            _check_spelling(rows, kinds, {c: used[c] for c in label_columns(design)})
+            return RowFiles(rows, passes, unchanged)
 
 
 def first_rows(data: DataFile, most: int) -> pd.DataFrame:
@@ -174,8 +178,7 @@ def _relation(
     numbers = [design.outcome, *design.mediators, *design.covariates]
     if any(kinds.get(c) == "VARCHAR" for c in numbers) or (len(kinds) == 1 and data.delimiter is None):
         check_lengths(data)  # a row that is cut off makes text of numbers, or hides what separates the fields
-    arms = [design.treatment] if design.treatment_kind == "arms" else []
-    labels = [c for c in (design.site, design.block, design.cluster, *arms) if c and kinds.get(c) in _FLOATS]
+    labels = [c for c in label_columns(design) if kinds.get(c) in _FLOATS]
     kinds |= dict.fromkeys(_too_long(whole, labels), "VARCHAR")
     # The way dates are written is found file by file: 01/02 may be a day of January in one, and of February in another.
     kinds |= {c: "VARCHAR" for c in used if kinds[c].startswith(("DATE", "TIME"))}
@@ -198,8 +201,10 @@ def _too_long(rows: Any, labels: Sequence[str]) -> list[str]:
 
 
 def _read(connection: Any, reader: str, files: Sequence[str], options: Mapping[str, Any]) -> Any:
-    # Nothing is skipped at the top: the engine would leave out what does not fit the rows below.
-    csv = {"header": True, "skip": 0, "nullstr": list(_MISSING)} if reader == "read_csv" else {}
+    # Nothing is skipped at the top: the engine would leave out what does not fit the rows below. An apostrophe is no
+    # quote, however many labels begin with one.
+    csv: dict[str, Any] = {"header": True, "skip": 0, "quote": '"', "nullstr": list(_MISSING)}
+    csv = csv if reader == "read_csv" else {}
     every = csv | dict(options)
     named = "".join(f", {name}=?" for name in every)
     return connection.sql(
@@ -270,6 +275,26 @@ def _check_drift(reader: str, kinds: Mapping[str, Kinds], used: Mapping[str, str
             raise ColumnError(
                 f"Column {column!r} ({role}) is {there[one]} in {Path(one).name!r} and {there[other]} in "
                 f"{Path(other).name!r}. Write it with one type in all files."
+            )
+
+
+def _check_spelling(rows: Any, kinds: Mapping[str, Kinds], used: Mapping[str, str]) -> None:
+    """Refuse labels that are text because of one file, where a number in it is not spelt as in the others."""
+    types = dict(zip(rows.columns, map(str, rows.types), strict=True))
+    for column, role in used.items():
+        there = {f: k[column] for f, k in kinds.items() if column in k}
+        text = next((f for f, kind in there.items() if kind == "VARCHAR"), None)
+        number = next((f for f, kind in there.items() if kind in _NUMBERS), None)
+        if types.get(column) != "VARCHAR" or text is None or number is None:
+            continue
+        name = column.replace('"', '""')
+        odd = f"""try_cast("{name}" AS DOUBLE) IS NOT NULL
+            AND "{name}" IS DISTINCT FROM CAST(try_cast("{name}" AS HUGEINT) AS VARCHAR)"""
+        (found,) = rows.filter(odd).aggregate(f'min("{name}")').fetchall()[0]
+        if found is not None:
+            raise ColumnError(
+                f"Column {column!r} ({role}) is text in {Path(text).name!r} and a number in {Path(number).name!r}. Of "
+                f"numbers such as {found!r}, spelt in two ways, one label would become two: write all of them alike."
             )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from msmmiv.design import Design
 from msmmiv.errors import ColumnError, DataError, MissingExtraError
+from msmmiv.moments.labels import label_columns
 
 __all__ = ["READERS", "read_stat_files"]
 
@@ -47,8 +48,7 @@ def read_stat_files(
     names = None if design is None else list(dict.fromkeys(column for _, column in design.roles()))
     labels = None  # words wherever there are some, for looking at columns
     if design is not None:
-        arms = [design.treatment] if design.treatment_kind == "arms" else []
-        labels = [c for c in (design.site, design.block, design.cluster, *arms) if c]
+        labels = label_columns(design)
     parts = []
     for file in files[:1] if most is not None else files:
         read = READERS[reader]

@@ -81,6 +81,14 @@ class EngineContract:
         scale = np.abs(near.first.scatter).max()
         np.testing.assert_allclose(got.first.scatter, near.first.scatter, atol=1e-9 * scale)
 
+    def test_zero_of_two_signs_is_one_site(self, framed):
+        """Also where labels are joined again, for sites far apart."""
+        df = people(22)
+        signed = np.where((df["s"] == 0) & (df["t"] == 0), -0.0, df["s"])
+        df = df.assign(y=df["y"] + 2.0**20 * df["s"], s=signed)
+        got = mm.Moments.from_data(framed(table_of(df)), design())
+        assert got.sites == tuple(range(int(df["s"].max()) + 1))
+
     def test_only_cells_leave_the_engine(self, framed, monkeypatch):
         """What is handed over are tables of cells, whatever the number of rows."""
         handed = []

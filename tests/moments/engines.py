@@ -23,8 +23,9 @@ def table_of(frame: pd.DataFrame, columns: dict[str, tuple[Values, str]] | None 
     pa = pytest.importorskip("pyarrow")
     table = pa.Table.from_pandas(frame, preserve_index=False)
     for name, (values, kind) in (columns or {}).items():
-        made = pa.array(values(frame[name]), None if kind == "guess" else kind_of(kind), from_pandas=False)
-        made = made.dictionary_encode() if kind == "dictionary" else made
+        guess = kind in ("guess", "dictionary of values")
+        made = pa.array(values(frame[name]), None if guess else kind_of(kind), from_pandas=False)
+        made = made.dictionary_encode() if kind.startswith("dictionary") else made
         table = table.set_column(table.schema.get_field_index(name), name, made)
     return table
 
@@ -76,6 +77,12 @@ def _day(v: Any) -> dt.datetime:
 AWKWARD: dict[str, dict[str, tuple[Values, str]]] = {
     "null, NaN and infinity": {"y": (gaps, "float64"), "m": (lambda v: gaps(v[::-1]), "float64")},
     "categories": {"s": (lambda v: [f"s{x}" for x in v], "dictionary")},
+    "categories of numbers": {"s": (list, "dictionary of values"), "t": (list, "dictionary of values")},
+    "categories of yes and no": {"t": (lambda v: [bool(x) for x in v], "dictionary of values")},
+    "categories of times": {"s": (lambda v: [_day(x) for x in v], "dictionary of values")},
+    "zero with two signs": {
+        "s": (lambda v: [-0.0 if x == 0 and i % 2 else float(x) for i, x in enumerate(v)], "float64")
+    },
     "text": {"s": (lambda v: [f"s{x}" for x in v], "string")},
     "large text": {"s": (lambda v: [f"s{x}" for x in v], "large_string")},
     "booleans": {"m": (lambda v: [bool(x > 0) for x in v], "bool_"), "t": (lambda v: [bool(x) for x in v], "bool_")},

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import msmmiv as mm
-from msmmiv.errors import DataError
+from msmmiv.errors import ColumnError, DataError
 from msmmiv.moments import frames
 from tests.moments.engine_contract import EngineContract
-from tests.moments.engines import LOCAL, in_engine
+from tests.moments.engines import LOCAL, in_engine, table_of
 from tests.moments.helpers import design, people
 
 
@@ -47,6 +48,39 @@ def test_what_an_engine_says_is_one_line(tmp_path):
         mm.Moments.from_data(pl.scan_parquet(tmp_path / "rows.parquet"), design())
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("wrong", ["column", "cast", "gone"])
+def test_a_lazy_frame_with_a_mistake_in_it_is_one_line(wrong, tmp_path):
+    pl = pytest.importorskip("polars")
+    df = pl.from_pandas(people(5))
+    if wrong == "gone":
+        df.write_parquet(tmp_path / "rows.parquet")
+        frame = pl.scan_parquet(tmp_path / "rows.parquet")
+        (tmp_path / "rows.parquet").unlink()
+    elif wrong == "column":
+        frame = df.lazy().with_columns(pl.col("nope"))
+    else:
+        frame = df.lazy().with_columns(m=pl.lit("x").cast(pl.Float64))
+    with pytest.raises(DataError, match=r"^Could not read the polars frame: ") as caught:
+        mm.Moments.from_data(frame, design())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ["pyarrow", "dask"])
+def test_a_name_that_is_there_twice(engine):
+    pa = pytest.importorskip("pyarrow")
+    df = people(5)
+
+    def twice(name):
+        if engine == "dask":
+            return in_engine(table_of(df), "dask").map_partitions(lambda d: pd.concat([d, d[[name]]], axis=1))
+        table = table_of(df)
+        return pa.Table.from_arrays([*table.columns, table[name]], names=[*table.column_names, name])
+
+    with pytest.raises(ColumnError, match="'y' is the name of more than one column"):
+        mm.Moments.from_data(twice("y"), design())
+    assert mm.Moments.from_data(twice("x"), design()).equals(mm.Moments.from_data(df, design()))
 
 
 def test_mistakes_of_ours_are_not_blamed_on_the_data():

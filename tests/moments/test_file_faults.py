@@ -250,6 +250,40 @@ def test_dates_in_csv_files_are_labels_as_they_are_written(tmp_path):
     assert mm.Moments.from_data(together, design()).sites == want
 
 
+@pytest.mark.parametrize(("text", "number"), [("00{}", "{}"), ("{}", "0{}"), ("site {}", "{}.0")])
+def test_numbers_spelt_in_two_ways_are_refused(text, number, tmp_path):
+    """As text 001 and 1 are two sites; one file alone says what its labels are."""
+    df = people(5)
+    for name, form in {"a": text, "b": number}.items():
+        df.assign(s=df["s"].map(form.format)).to_csv(tmp_path / f"{name}.csv", index=False)
+    with pytest.raises(
+        ColumnError, match=r"Column 's' \(site\) is text in '[ab]\.csv' and a number in '[ab]\.csv'"
+    ):
+        mm.Moments.from_data(tmp_path, design())
+
+
+def test_text_in_one_file_and_plain_numbers_in_another_are_text(tmp_path):
+    df = people(5)
+    df.assign(s=df["s"].map("site {}".format)).to_csv(tmp_path / "a.csv", index=False)
+    df.to_csv(tmp_path / "b.csv", index=False)
+    sites = mm.Moments.from_data(tmp_path, design()).sites
+    assert set(sites) == {*map(str, df["s"]), *map("site {}".format, df["s"])}
+
+
+def test_an_apostrophe_is_no_quote(tmp_path):
+    df = people(5)
+    labels = np.where(df["s"] == df["s"].max(), "'quoted'", df["s"].map("O'Brien {}".format))
+    df.assign(s=labels).to_csv(tmp_path / "a.csv", index=False)
+    assert set(mm.Moments.from_data(tmp_path / "a.csv", design()).sites) == set(labels)
+
+
+def test_commas_between_thousands_are_not_taken_for_decimal_ones(tmp_path):
+    df = people(5)
+    df.assign(y=(1e6 + 1e3 * df["y"]).map("{:,.0f}".format)).to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(ColumnError, match=r"holds text, not numbers .*Commas between thousands have to go"):
+        mm.Moments.from_data(tmp_path / "a.csv", design())
+
+
 def test_infinity_in_a_csv_file_is_missing(tmp_path):
     df = people(4)
     df.loc[[3, 8], "y"] = [np.inf, -np.inf]

@@ -169,7 +169,7 @@ def test_units_that_differ_are_refused_and_missing_ones_said(two):
     refused(r"units of '.*a\.csv' and '.*b\.csv' differ: m is in 'hours' and in 'minutes'",
             *two(units=({"m": "hours", "y": "points"}, {"m": "minutes"})))  # fmt: skip
     with pytest.warns(
-        MergeWarning, match=r"Only one of '.*a\.csv' and '.*b\.csv' names the unit of m \(hours\)"
+        MergeWarning, match=r"Not every one of '.*a\.csv' and '.*b\.csv' names the unit of m \(hours\)"
     ):
         merged = mm.Moments.load(*two(units=({"m": "hours"}, None)))
     assert merged.units == (("m", "hours"),)

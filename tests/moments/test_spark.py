@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import msmmiv as mm
-from msmmiv.errors import DataError
+from msmmiv.errors import ColumnError, DataError
 from tests.moments.engine_contract import EngineContract
 from tests.moments.engines import table_of
 from tests.moments.helpers import design, people
@@ -59,6 +59,33 @@ def framed(spark, tmp_path):
 
 class TestSpark(EngineContract):
     """What all engines do, in one session of Spark."""
+
+
+def test_instants_are_those_of_utc_in_any_session(spark):
+    """Where clocks are set back an hour comes twice: in the session's zone two sites would be one."""
+    from pyspark.sql import functions
+
+    spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+    try:
+        frame = spark.createDataFrame(people(5)[["s", "t", "m", "y"]])
+        hour = functions.make_dt_interval(functions.lit(0), functions.col("s").cast("int"))
+        frame = frame.withColumn("s", functions.to_timestamp(functions.lit("2024-11-02 23:30:00")) + hour)
+        for far in (0.0, 1e9):
+            away = frame.withColumn("y", functions.col("y") + far * functions.hour("s"))
+            got = mm.Moments.from_data(away, design())
+            assert got.sites == tuple(f"2024-11-03 {3 + k:02d}:30:00" for k in range(got.n_sites))
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+
+def test_a_name_that_is_there_twice(spark):
+    from pyspark.sql import functions
+
+    frame = spark.createDataFrame(people(5)[["s", "t", "m", "y", "x"]])
+    with pytest.raises(ColumnError, match="'y' is the name of more than one column"):
+        mm.Moments.from_data(frame.select("*", functions.lit(1.0).alias("y")), design())
+    twice = frame.select("*", functions.lit(1.0).alias("x"))
+    assert mm.Moments.from_data(twice, design()).equals(mm.Moments.from_data(people(5), design()))
 
 
 def test_the_plan_moves_cells_only(framed, monkeypatch):
