@@ -377,3 +377,11 @@ def test_rows_are_not_moments(tmp_path):
 def test_moments_are_not_rows(saved):
     with pytest.raises(DataError):
         mm.Moments.from_data(saved, design())
+
+
+def test_moments_in_parquet_are_known_by_their_footer(tmp_path):
+    df = people(3)
+    made = moments(df)
+    df.to_parquet(tmp_path / "rows.parquet")
+    assert not is_moments(tmp_path / "rows.parquet")
+    assert is_moments(made.save(tmp_path / "cells.parquet"))
