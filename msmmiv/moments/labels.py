@@ -88,6 +88,10 @@ def plain_labels(column: pd.Series[Any]) -> Any:
             f"Column {column.name!r} holds values that cannot be labels (such as {column.iloc[0]!r}). "
             "Give one number or text per row."
         ) from error
+    if any(isinstance(u, bytes) for u in uniques):
+        raise ColumnError(
+            f"Column {column.name!r} holds bytes, which cannot be labels. Give one number or text per row."
+        )
     labels = [plain(u) for u in uniques]
     if len({isinstance(v, str) for v in labels}) > 1:
         labels = [str(v) for v in labels]

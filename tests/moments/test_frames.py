@@ -353,3 +353,9 @@ def test_weighted_cells_at_an_offset():
         want["squared"][1][0] += 2.0**30
     got = mm.Moments.from_data(df, d)
     check_cells(got, exact, rtol=1e-9)
+
+
+def test_bytes_are_no_labels():
+    df = people(3)
+    with pytest.raises(ColumnError, match="Column 's' holds bytes, which cannot be labels"):
+        mm.Moments.from_data(df.assign(s=df["s"].map(lambda v: str(v).encode())), design())
