@@ -60,7 +60,9 @@ def open_frame(data: Any, design: Design, *, progress: bool | None = None) -> Op
         read = rows_of(file, design, show=sys.stderr.isatty() if progress is None else progress)
         rows = nw.from_native(_plain(read.rows, design))
         return OpenFrame(rows, repr(str(file)), read.passes, read.unchanged)
-    with hushed():
+    if type(data).__module__.startswith("narwhals"):
+        data = data.to_native()
+    with reading("the frame", engine=True):
         native = _plain(data, design)
     try:
         with hushed():
@@ -177,12 +179,14 @@ def _plain(native: Any, design: Design) -> Any:
         )
     columns = list(native.column_names if nw.dependencies.is_pyarrow_table(native) else native.columns)
     used = [c for c in dict.fromkeys(column for _, column in design.roles()) if c in columns]
-    twice = [c for c in used if columns.count(c) > 1]
+    # Spark does not tell upper case from lower.
+    names = [c.lower() for c in columns] if prepare is _spark else columns
+    twice = [c for c in used if names.count(c.lower() if prepare is _spark else c) > 1]
     if twice:
         raise ColumnError(
             f"{listing(twice, quote=True)} is the name of more than one column of the data. Rename or drop the copies."
         )
-    if len(set(columns)) < len(columns):
+    if len(set(columns)) < len(columns) and prepare is not _as_it_is:
         native = native.select(used) if prepare in (_pyarrow, _spark) else native[used]
     return prepare(native, used, label_columns(design))
 
@@ -215,7 +219,7 @@ def _pyarrow(table: Any, used: Sequence[str], _labels: Sequence[str]) -> Any:
 
     for column in used:
         kind = table.schema.field(column).type
-        if pa.types.is_dictionary(kind) and not pa.types.is_string(kind.value_type):
+        if pa.types.is_dictionary(kind) and "string" not in str(kind.value_type):
             at = table.column_names.index(column)
             table = table.set_column(at, column, table[column].cast(kind.value_type))
     return table
@@ -224,19 +228,36 @@ def _pyarrow(table: Any, used: Sequence[str], _labels: Sequence[str]) -> Any:
 def _dask(frame: Any, _used: Sequence[str], labels: Sequence[str]) -> Any:
     """As for pyarrow; and times of a zone as those of UTC, which narwhals does not tell from text here."""
     changed: dict[str, Any] = {}
-    for column in (c for c in labels if c in frame.columns):
-        kind = frame.dtypes[column]
-        if isinstance(kind, pd.CategoricalDtype):
-            found = _CATEGORIES.get(getattr(kind.categories, "dtype", np.dtype(object)).kind)
-            changed |= {column: frame[column].astype(found)} if found else {}
-            kind = pd.Series([], dtype=found).dtype if found else kind
-        if getattr(kind, "tz", None) is not None or "tz=" in str(kind):
-            changed[column] = frame[column].dt.tz_convert("UTC").dt.tz_localize(None)
+    for name in (c for c in labels if c in frame.columns):
+        column = frame[name]
+        held = _held(column)
+        if held is not None:
+            changed[name] = column = column.astype(held)
+        if getattr(column.dtype, "tz", None) is not None or "tz=" in str(column.dtype):
+            changed[name] = column.dt.tz_convert("UTC").dt.tz_localize(None)
     return frame.assign(**changed) if changed else frame
+
+
+def _held(column: Any) -> Any:
+    """The type of what the categories of a column of Dask are; None where they are text, or it has none."""
+    kind = column.dtype
+    if isinstance(kind, pd.ArrowDtype) and str(kind.pyarrow_dtype).startswith("dictionary"):
+        return pd.ArrowDtype(kind.pyarrow_dtype.value_type)
+    if not isinstance(kind, pd.CategoricalDtype):
+        return None
+    values = kind.categories.dtype
+    if getattr(values, "tz", None) is not None:
+        return values
+    text = column.cat.known and pd.api.types.infer_dtype(kind.categories) == "string"
+    return _CATEGORIES.get(values.kind, None if text else "object")
 
 
 #: Kinds of categories that are no text, and the columns that hold them with gaps.
 _CATEGORIES = {"i": "Int64", "u": "UInt64", "f": "float64", "b": "boolean", "M": "datetime64[us]"}
+
+
+def _as_it_is(native: Any, _used: Sequence[str], _labels: Sequence[str]) -> Any:
+    return native
 
 
 def _spark(frame: Any, _used: Sequence[str], labels: Sequence[str]) -> Any:
@@ -259,6 +280,7 @@ _PREPARED: tuple[tuple[Callable[[Any], bool], Callable[[Any, Sequence[str], Sequ
     (nw.dependencies.is_pandas_dataframe, _pandas),
     (nw.dependencies.is_pyarrow_table, _pyarrow),
     (nw.dependencies.is_dask_dataframe, _dask),
+    (nw.dependencies.is_duckdb_relation, _as_it_is),
     (nw.dependencies.is_pyspark_dataframe, _spark),
     (nw.dependencies.is_pyspark_connect_dataframe, _spark),
 )

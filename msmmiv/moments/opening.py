@@ -153,7 +153,8 @@ def _renamed(raw: Frame, source: str, design: Design) -> tuple[Frame, tuple[str,
         coded = schema[str(sources[k])] in AS_TEXT
         # Zero has two signs, which are one label.
         chosen[k] = key.cast(nw.String) if coded else key + 0.0 if schema[str(sources[k])].is_float() else key
-    return raw.select(*(e.alias(n) for n, e in chosen.items())), keys
+    with reading(source, engine=True):
+        return raw.select(*(e.alias(n) for n, e in chosen.items())), keys
 
 
 def _not_numeric(raw: Frame, source: str, column: str, role: str) -> DataError:

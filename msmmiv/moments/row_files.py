@@ -279,22 +279,24 @@ def _check_drift(reader: str, kinds: Mapping[str, Kinds], used: Mapping[str, str
 
 
 def _check_spelling(rows: Any, kinds: Mapping[str, Kinds], used: Mapping[str, str]) -> None:
-    """Refuse labels that are text because of one file, where a number in it is not spelt as in the others."""
+    """Refuse labels that are text though some file holds numbers, where one number is spelt in two ways."""
     types = dict(zip(rows.columns, map(str, rows.types), strict=True))
     for column, role in used.items():
-        there = {f: k[column] for f, k in kinds.items() if column in k}
-        text = next((f for f, kind in there.items() if kind == "VARCHAR"), None)
-        number = next((f for f, kind in there.items() if kind in _NUMBERS), None)
-        if types.get(column) != "VARCHAR" or text is None or number is None:
+        numbers = [f for f, k in kinds.items() if k.get(column) in _NUMBERS]
+        if types.get(column) != "VARCHAR" or not numbers:
             continue
         name = column.replace('"', '""')
-        odd = f"""try_cast("{name}" AS DOUBLE) IS NOT NULL
-            AND "{name}" IS DISTINCT FROM CAST(try_cast("{name}" AS HUGEINT) AS VARCHAR)"""
-        (found,) = rows.filter(odd).aggregate(f'min("{name}")').fetchall()[0]
-        if found is not None:
+        found = rows.query(
+            "msmmiv_rows",
+            f"""SELECT min(label), max(label) FROM (
+                SELECT DISTINCT "{name}" AS label, try_cast("{name}" AS DECIMAL(38, 10)) AS number FROM msmmiv_rows
+            ) WHERE number IS NOT NULL GROUP BY number HAVING count(*) > 1 ORDER BY 1 LIMIT 1""",  # noqa: S608
+        ).fetchall()
+        if found:
+            one, other = found[0]
             raise ColumnError(
-                f"Column {column!r} ({role}) is text in {Path(text).name!r} and a number in {Path(number).name!r}. Of "
-                f"numbers such as {found!r}, spelt in two ways, one label would become two: write all of them alike."
+                f"Column {column!r} ({role}) holds {one!r} and {other!r}, one number. Its labels are text, since not "
+                "all are numbers that can be told apart, and these would be two. Write them alike in all files."
             )
 
 

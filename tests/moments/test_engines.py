@@ -67,6 +67,39 @@ def test_a_lazy_frame_with_a_mistake_in_it_is_one_line(wrong, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_categories_that_dask_does_not_know_yet_are_what_they_hold():
+    pytest.importorskip("dask.dataframe")
+    df = people(5)
+    frame = in_engine(table_of(df), "dask")
+    frame = frame.assign(s=frame["s"].astype("category"), t=frame["t"].astype("category"))
+    assert not frame["s"].cat.known
+    assert mm.Moments.from_data(frame, design()).equals(mm.Moments.from_data(df, design()))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Paris"])
+def test_categories_of_instants(zone):
+    dd = pytest.importorskip("dask.dataframe")
+    df = people(5)
+    times = pd.Timestamp("2024-03-30 22:30", tz=zone) + pd.to_timedelta(df["s"], unit="h")
+    df = df.assign(s=pd.Categorical(times))
+    want = mm.Moments.from_data(df, design())
+    assert mm.Moments.from_data(dd.from_pandas(df, npartitions=2), design()).equals(want)
+
+
+def test_frames_of_narwhals_are_what_they_hold():
+    nw = pytest.importorskip("narwhals")
+    df = people(5)
+    df = df.assign(s=pd.Categorical(df["s"]))
+    assert mm.Moments.from_data(nw.from_native(df), design()).equals(mm.Moments.from_data(df, design()))
+
+
+def test_a_duckdb_relation_with_a_name_twice():
+    duckdb = pytest.importorskip("duckdb")
+    relation = duckdb.connect().from_df(people(5)).query("q", "SELECT s, t, m, y, s + 100 AS s FROM q")
+    with pytest.raises(ColumnError, match="'s' is the name of more than one column"):
+        mm.Moments.from_data(relation, design())
+
+
 @pytest.mark.parametrize("engine", ["pyarrow", "dask"])
 def test_a_name_that_is_there_twice(engine):
     pa = pytest.importorskip("pyarrow")

@@ -7,6 +7,7 @@ import decimal
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 
 import msmmiv as mm
@@ -250,16 +251,29 @@ def test_dates_in_csv_files_are_labels_as_they_are_written(tmp_path):
     assert mm.Moments.from_data(together, design()).sites == want
 
 
-@pytest.mark.parametrize(("text", "number"), [("00{}", "{}"), ("{}", "0{}"), ("site {}", "{}.0")])
+@pytest.mark.parametrize(("text", "number"), [("00{}", "{}"), ("{}", "0{}"), ("{}", "{}.0")])
 def test_numbers_spelt_in_two_ways_are_refused(text, number, tmp_path):
-    """As text 001 and 1 are two sites; one file alone says what its labels are."""
+    """As text 001 and 1 are two sites, also where the one word that makes text of them comes late, or a long number."""
     df = people(5)
-    for name, form in {"a": text, "b": number}.items():
-        df.assign(s=df["s"].map(form.format)).to_csv(tmp_path / f"{name}.csv", index=False)
-    with pytest.raises(
-        ColumnError, match=r"Column 's' \(site\) is text in '[ab]\.csv' and a number in '[ab]\.csv'"
-    ):
-        mm.Moments.from_data(tmp_path, design())
+    many = pd.concat([df] * 80)
+    for last in ("x", str(2**53 + 1)):
+        for name, form in {"a": text, "b": number}.items():
+            part = many.assign(s=many["s"].map(form.format))
+            part.iloc[-4:, part.columns.get_loc("s")] = last if name == "a" else part["s"].iloc[0]
+            part.to_csv(tmp_path / f"{name}.csv", index=False)
+        with pytest.raises(ColumnError, match=r"Column 's' \(site\) holds '\S+' and '\S+', one number"):
+            mm.Moments.from_data(tmp_path, design())
+
+
+@pytest.mark.parametrize(
+    "labels", [["1.5", "2.5"], ["1E3", "INF"], ["placebo", "0.5"], ["1_000", "Nan"], ["4" * 40, "z"]]
+)
+def test_labels_spelt_in_one_way_are_as_they_are_written(labels, tmp_path):
+    df = people(5)
+    df.assign(s=np.array(labels)[df["s"] % 2]).to_csv(tmp_path / "a.csv", index=False)
+    df.assign(s=np.array(["x", "y"])[df["s"] % 2]).to_csv(tmp_path / "b.csv", index=False)
+    df.assign(s=df["s"] % 2 + 100).to_csv(tmp_path / "c.csv", index=False)
+    assert set(mm.Moments.from_data(tmp_path, design()).sites) == {*labels, "x", "y", "100", "101"}
 
 
 def test_text_in_one_file_and_plain_numbers_in_another_are_text(tmp_path):

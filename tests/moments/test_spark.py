@@ -88,6 +88,25 @@ def test_a_name_that_is_there_twice(spark):
     assert mm.Moments.from_data(twice, design()).equals(mm.Moments.from_data(people(5), design()))
 
 
+@pytest.mark.parametrize("name", ["a.b", "a`b", "a b"])
+def test_names_that_spark_reads_in_another_way_are_one_line(spark, name):
+    frame = spark.createDataFrame(people(5)[["s", "t", "m", "y"]]).withColumnRenamed("s", name)
+    try:
+        got = mm.Moments.from_data(frame, mm.Design(outcome="y", treatment="t", mediators="m", site=name))
+    except DataError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - some names are read
+    else:
+        assert got.sites == mm.Moments.from_data(people(5), design()).sites
+
+
+def test_names_that_differ_by_case(spark):
+    from pyspark.sql import functions
+
+    frame = spark.createDataFrame(people(5)[["s", "t", "m", "y"]]).select("*", functions.lit(1).alias("S"))
+    with pytest.raises(ColumnError, match="'s' is the name of more than one column"):
+        mm.Moments.from_data(frame, design())
+
+
 def test_the_plan_moves_cells_only(framed, monkeypatch):
     """Whatever is collected is an aggregate: every scan of rows lies below one, and few rows come out."""
     from pyspark.sql.classic.dataframe import DataFrame
