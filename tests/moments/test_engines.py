@@ -86,6 +86,18 @@ def test_categories_of_instants(zone):
     assert mm.Moments.from_data(dd.from_pandas(df, npartitions=2), design()).equals(want)
 
 
+def test_instants_of_a_zone_on_dask():
+    dd = pytest.importorskip("dask.dataframe")
+    df = people(5)
+    times = pd.Timestamp("2024-03-30 22:30", tz="America/New_York") + pd.to_timedelta(df["s"], unit="h")
+    df = df.assign(s=times)
+    want = mm.Moments.from_data(df, design())
+    assert want.sites[0] == "2024-03-31 02:30:00"
+    for kind in ("us", "ns"):
+        frame = dd.from_pandas(df.assign(s=times.dt.as_unit(kind)), npartitions=2)
+        assert mm.Moments.from_data(frame, design()).sites == want.sites
+
+
 def test_frames_of_narwhals_are_what_they_hold():
     nw = pytest.importorskip("narwhals")
     df = people(5)
